@@ -1,0 +1,49 @@
+"""How an E step runs over data: whole, or in chunks. Sums over rows add up, so the numbers are the same."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from latentzoo.models.language.contract import Params, map_leaves, num_rows, take_rows
+from latentzoo.models.language.errors import UserError
+
+EStep = Callable[[Params, Any, Any, Any], Any]
+
+
+def whole(e_step: EStep) -> EStep:
+    """Return the E step as it is."""
+    return e_step
+
+
+def in_chunks(e_step: EStep, chunk_rows: int) -> EStep:
+    """Return an E step that visits the rows in chunks and adds their statistics.
+
+    Raises
+    ------
+    UserError: `chunk_rows` is not positive.
+    """
+    if chunk_rows < 1:
+        raise UserError(f"chunk_rows is {chunk_rows}: it must be at least 1")
+
+    def chunked(params: Params, data: Any, prior: Any, spec: Any) -> Any:
+        return add(e_step(params, chunk, prior, spec) for chunk in chunks(data, chunk_rows))
+
+    return chunked
+
+
+def chunks(data: Any, chunk_rows: int) -> Iterator[Any]:
+    """Yield the rows of the data, `chunk_rows` at a time; each chunk is itself data."""
+    for start in range(0, num_rows(data) or 0, chunk_rows):
+        yield take_rows(data, slice(start, start + chunk_rows))
+
+
+def add(parts: Iterator[Any]) -> Any:
+    """Return the sum of the statistics of disjoint sets of rows, field by field."""
+    total = next(parts)
+    for part in parts:
+        total = type(total)(*(a + b for a, b in zip(total, part, strict=True)))
+    return total
+
+
+def scaled(stats: Any, factor: float) -> Any:
+    """Return the statistics of a minibatch scaled up to the whole data."""
+    return map_leaves(lambda _, leaf: factor * leaf, stats)

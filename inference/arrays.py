@@ -1,0 +1,28 @@
+"""The array namespace of the closed forms: NumPy or jax.numpy, taken from the arrays themselves."""
+
+import functools
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+
+def namespace(array: Any) -> Any:
+    """Return `numpy` or `jax.numpy`, whichever made the array."""
+    return array.__array_namespace__() if hasattr(array, "__array_namespace__") else np
+
+
+def special(array: Any) -> SimpleNamespace:
+    """Return digamma, trigamma, gammaln and logsumexp for the namespace of the array."""
+    return _special("numpy" if namespace(array) is np else "jax")
+
+
+@functools.cache
+def _special(library: str) -> SimpleNamespace:
+    if library == "numpy":
+        from scipy.special import digamma, gammaln, logsumexp, polygamma
+    else:
+        from jax.scipy.special import digamma, gammaln, logsumexp, polygamma
+    return SimpleNamespace(
+        digamma=digamma, trigamma=functools.partial(polygamma, 1), gammaln=gammaln, logsumexp=logsumexp
+    )

@@ -1,0 +1,317 @@
+"""CAVI for the super-epicentres: hand-derived bound, gradient and updates. Equation numbers are this file's own.
+
+Symbols: m_k, v_k = loc_mean, exp(2 loc_log_scale); a_k, b_k of q(rate); c, d of q(noise_variance); e_k of q(weights);
+nu, rho, tau, alpha, beta, pi as in `models/earthquakes.py`; psi is digamma. Expectations under q:
+
+    (1)  E log pi_k    = psi(e_k) - psi(sum e)           or  log pi_k
+    (2)  E 1/tau_k     = c_k / d_k                       or  1/tau
+    (3)  E log tau_k   = log d_k - psi(c_k)              or  log tau
+    (4)  E log lambda_k = psi(a_k) - log b_k
+    (5)  E lambda_k    = a_k / b_k
+    (6)  E |x - mu_k|^2 = |x - m_k|^2 + 2 v_k
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from latentzoo.guides.earthquakes import Phi
+from latentzoo.inference.arrays import namespace, special
+from latentzoo.inference.divergences import kl_dirichlet, kl_gamma, kl_isotropic_normal
+from latentzoo.inference.kernels.mixture import mixture_sums
+from latentzoo.models.earthquakes import Data, Prior, Spec
+from latentzoo.models.language.contract import Params
+
+METHODS = ("cavi",)
+PROOF = "expectation"
+
+Array = Any
+
+
+class Stats(NamedTuple):
+    """Sums over events, with r the responsibilities: those of two sets of events add up to those of their union.
+
+    bound: sum_n sum_k r_nk (E log p(x_n, s_n, z_n = k | globals) - log r_nk), every constant kept.
+    count, location, squared, strength: sums of r_nk times 1, x_n - nu, |x_n - nu|^2 and s_n. Moments are about the
+    prior's loc_mean, which is where the data are and does not move with the parameters.
+    scale: the sum of the absolute terms of the bound; rounding is a multiple of it.
+    """
+
+    bound: Float[Array, ""]
+    scale: Float[Array, ""]
+    count: Float[Array, "components"]
+    location: Float[Array, "components 2"]
+    squared: Float[Array, "components"]
+    strength: Float[Array, "components"]
+
+
+class Expected(NamedTuple):
+    """What the bound needs of q(globals), equations (1) to (5); noise has a value for each component."""
+
+    log_weights: Float[Array, "components"]
+    precision: Float[Array, "components"]
+    log_noise: Float[Array, "components"]
+    log_rate: Float[Array, "components"]
+    rate: Float[Array, "components"]
+
+
+def expected(phi: Phi, prior: Prior) -> Expected:
+    """Return the expectations (1) to (5)."""
+    xp, fn = namespace(phi.loc_mean), special(phi.loc_mean)
+    each = xp.zeros_like(phi.loc_log_scale)
+    if phi.weights_log_concentration is None:
+        log_weights = xp.log(prior.weights) + each
+    else:
+        concentration = xp.exp(phi.weights_log_concentration)
+        log_weights = fn.digamma(concentration) - fn.digamma(concentration.sum())  # (1)
+    if phi.noise_log_shape is None:
+        precision, log_noise = 1.0 / prior.noise_variance, xp.log(prior.noise_variance)
+    else:
+        precision = xp.exp(phi.noise_log_shape - phi.noise_log_rate)  # (2)
+        log_noise = phi.noise_log_rate - fn.digamma(xp.exp(phi.noise_log_shape))  # (3)
+    log_rate = fn.digamma(xp.exp(phi.rate_log_shape)) - phi.rate_log_rate  # (4)
+    rate = xp.exp(phi.rate_log_shape - phi.rate_log_rate)  # (5)
+    return Expected(log_weights, precision + each, log_noise + each, log_rate, rate)
+
+
+# --- the E step -----------------------------------------------------------------------------------------------------
+
+
+def features(data: Data) -> Float[Array, "5 events"]:
+    """Return the sufficient statistics of events whose coordinates are centred: 1, x, y, x^2 + y^2, s."""
+    xp = namespace(data.location)
+    x, y = data.location[:, 0], data.location[:, 1]
+    return xp.stack([xp.ones_like(x), x, y, x * x + y * y, data.strength])
+
+
+def natural_parameters(moments: Expected, mean: Array, variance: Array, centre: Array) -> Float[Array, "5 components"]:
+    """Return W, for which W' features is E log p(x, s, z = k | globals) + log s!.
+
+    mean, variance: m_k and v_k. centre: of the coordinates that `features` sees. By (6) the logit of k is
+
+        (7)  E log pi - log 2 pi - E log tau - E[1/tau] (|x - m|^2 + 2 v) / 2 + s E log lambda - E lambda
+    """
+    xp = namespace(mean)
+    offset = mean - centre
+    squared = (offset**2).sum(-1) + 2.0 * variance
+    constant = moments.log_weights - np.log(2.0 * np.pi) - moments.log_noise - moments.precision * squared / 2.0
+    slopes = moments.precision[:, None] * offset
+    return xp.stack(
+        [constant - moments.rate, slopes[:, 0], slopes[:, 1], -moments.precision / 2.0, moments.log_rate]
+    )
+
+
+def log_factorials(counts: Float[Array, "events"]) -> Array:
+    """Return the sum of log s!, through the histogram of the counts where they are small enough to have one."""
+    xp, fn = namespace(counts), special(counts)
+    if xp is np and counts.max() < 2**16:
+        histogram = np.bincount(counts.astype(np.intp))
+        return histogram @ fn.gammaln(np.arange(histogram.size) + 1.0)
+    return fn.gammaln(counts + 1.0).sum()
+
+
+def e_step(params: Params, data: Data, prior: Prior, spec: Spec) -> Stats:
+    """Return the expected statistics of the events under q(component), free or at its optimum."""
+    phi = params.phi
+    # The coordinates are centred between the components, where the logits that compete are smallest.
+    centre = phi.loc_mean.mean(0)
+    mean, variance = phi.loc_mean, namespace(phi.loc_mean).exp(2.0 * phi.loc_log_scale)
+    natural = natural_parameters(expected(phi, prior), mean, variance, centre)
+
+    def centred(events: Data) -> Array:
+        return features(Data(events.location - centre, events.strength))
+
+    if phi.component_logits is None:
+        bound, sums = mixture_sums(centred, data, natural)
+    else:
+        bound, sums = _free_sums(centred(data), natural, phi.component_logits)
+    count, location, squared = sums[0], sums[1:3].T, sums[3]
+    shift = centre - prior.loc_mean
+    base_measure = log_factorials(data.strength)
+    return Stats(
+        bound=bound - base_measure,
+        scale=(abs(natural) * abs(sums)).sum() + base_measure,
+        count=count,
+        location=location + count[:, None] * shift,
+        squared=squared + 2.0 * location @ shift + count * (shift @ shift),
+        strength=sums[4],
+    )
+
+
+def _free_sums(feature: Array, natural: Array, logits: Array) -> tuple[Array, Array]:
+    """Return the bound and the statistics at given, not optimal, responsibilities."""
+    xp = namespace(logits)
+    log_resp = logits - special(logits).logsumexp(logits, axis=1, keepdims=True)
+    resp = xp.exp(log_resp)
+    return (resp * (feature.T @ natural - log_resp)).sum(), feature @ resp
+
+
+# --- the bound, its gradient, and the M step ------------------------------------------------------------------------
+
+
+def elbo(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Float[Array, ""]:
+    """Return the evidence lower bound, in nats, every constant kept: (8) bound - KL(q(globals) || p(globals))."""
+    phi, xp = params.phi, namespace(params.phi.loc_mean)
+    variance = xp.exp(2.0 * phi.loc_log_scale)
+    total = stats.bound - kl_isotropic_normal(phi.loc_mean, variance, prior.loc_mean, prior.loc_variance).sum()
+    shape, rate = xp.exp(phi.rate_log_shape), xp.exp(phi.rate_log_rate)
+    total = total - kl_gamma(shape, rate, prior.strength_shape, prior.strength_rate).sum()
+    if phi.weights_log_concentration is not None:
+        total = total - kl_dirichlet(xp.exp(phi.weights_log_concentration), prior.weights_concentration)
+    if phi.noise_log_shape is not None:
+        shape, rate = xp.exp(phi.noise_log_shape), xp.exp(phi.noise_log_rate)
+        total = total - kl_gamma(shape, rate, prior.noise_shape, prior.noise_rate).sum()
+    return total
+
+
+def squared_distance(stats: Stats, mean: Array, variance: Array, prior: Prior) -> Float[Array, "components"]:
+    """Return (9) D_k = sum_n r_nk (|x_n - m_k|^2 + 2 v_k), from moments about nu."""
+    offset = mean - prior.loc_mean
+    inner = (offset * stats.location).sum(-1)
+    return stats.squared - 2.0 * inner + stats.count * ((offset**2).sum(-1) + 2.0 * variance)
+
+
+def elbo_gradient(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
+    """Return the gradient by every global parameter of phi, from the same statistics.
+
+    With q(component) free it is the partial derivative; at its optimum that is the total one (envelope theorem).
+    """
+    phi, xp = params.phi, namespace(params.phi.loc_mean)
+    precision = expected(phi, prior).precision
+    variance = xp.exp(2.0 * phi.loc_log_scale)
+    offset = phi.loc_mean - prior.loc_mean
+    loc_mean = precision[:, None] * (stats.location - stats.count[:, None] * offset) - offset / prior.loc_variance
+    loc_log_scale = 2.0 - 2.0 * variance * (stats.count * precision + 1.0 / prior.loc_variance)
+
+    shape, rate = prior.strength_shape + stats.strength, prior.strength_rate + stats.count
+    rate_log_shape, rate_log_rate = _gamma_gradient(shape, rate, phi.rate_log_shape, phi.rate_log_rate)
+
+    weights_log_concentration = noise_log_shape = noise_log_rate = None
+    if phi.weights_log_concentration is not None:
+        weights_log_concentration = _dirichlet_gradient(
+            prior.weights_concentration + stats.count, phi.weights_log_concentration
+        )
+    if phi.noise_log_shape is not None:
+        shape, rate = _noise_target(stats, phi.loc_mean, variance, prior, spec)
+        noise_log_shape, noise_log_rate = _gamma_gradient(shape, rate, phi.noise_log_shape, phi.noise_log_rate)
+    return Params(
+        phi=Phi(
+            loc_mean,
+            loc_log_scale,
+            rate_log_shape,
+            rate_log_rate,
+            weights_log_concentration,
+            noise_log_shape,
+            noise_log_rate,
+        )
+    )
+
+
+def _gamma_gradient(target_shape: Array, target_rate: Array, log_shape: Array, log_rate: Array) -> tuple[Array, Array]:
+    """Return the gradient of (10) (A - a) (psi(a) - log b) - (B - b) a/b + log Gamma(a) - a log b by log a and log b.
+
+    (A, B) is where the update would go: the bound as a function of one Gamma block q = Gamma(a, b).
+    """
+    xp, fn = namespace(log_shape), special(log_shape)
+    a, b = xp.exp(log_shape), xp.exp(log_rate)
+    by_shape = (target_shape - a) * fn.trigamma(a) - target_rate / b + 1.0
+    by_rate = -target_shape / b + target_rate * a / b**2
+    return a * by_shape, b * by_rate
+
+
+def _dirichlet_gradient(target: Array, log_concentration: Array) -> Array:
+    """Return the gradient of (11) sum (E_k - e_k) (psi(e_k) - psi(sum e)) + sum log Gamma(e_k) - log Gamma(sum e)."""
+    xp, fn = namespace(log_concentration), special(log_concentration)
+    concentration = xp.exp(log_concentration)
+    gap = target - concentration
+    by_concentration = fn.trigamma(concentration) * gap - fn.trigamma(concentration.sum()) * gap.sum()
+    return concentration * by_concentration
+
+
+def _noise_target(stats: Stats, mean: Array, variance: Array, prior: Prior, spec: Spec) -> tuple[Array, Array]:
+    """Return (12) c = c0 + N_k, d = d0 + D_k / 2 (two dimensions); a shared noise sums over k."""
+    count, distance = stats.count, squared_distance(stats, mean, variance, prior)
+    if spec.noise == "shared":
+        count, distance = count.sum(), distance.sum()
+    return prior.noise_shape + count, prior.noise_rate + distance / 2.0
+
+
+def m_step(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
+    """Return the parameters after one exact update of each global block in turn, each given those before it.
+
+    (13)  1/v_k = N_k E[1/tau_k] + 1/rho
+    (14)  m_k - nu = v_k E[1/tau_k] sum_n r_nk (x_n - nu)
+    (15)  a_k = alpha + sum_n r_nk s_n,  b_k = beta + N_k
+    (16)  e_k = e0_k + N_k
+    """
+    phi, xp = params.phi, namespace(params.phi.loc_mean)
+    precision = expected(phi, prior).precision
+    variance = 1.0 / (stats.count * precision + 1.0 / prior.loc_variance)  # (13)
+    loc_mean = prior.loc_mean + (variance * precision)[:, None] * stats.location  # (14)
+    weights_log_concentration = noise_log_shape = noise_log_rate = None
+    if phi.weights_log_concentration is not None:
+        weights_log_concentration = xp.log(prior.weights_concentration + stats.count)  # (16)
+    if phi.noise_log_shape is not None:
+        shape, rate = _noise_target(stats, loc_mean, variance, prior, spec)  # (12)
+        noise_log_shape, noise_log_rate = xp.log(shape), xp.log(rate)
+    return Params(
+        phi=Phi(
+            loc_mean=loc_mean,
+            loc_log_scale=0.5 * xp.log(variance),
+            rate_log_shape=xp.log(prior.strength_shape + stats.strength),  # (15)
+            rate_log_rate=xp.log(prior.strength_rate + stats.count),
+            weights_log_concentration=weights_log_concentration,
+            noise_log_shape=noise_log_shape,
+            noise_log_rate=noise_log_rate,
+        )
+    )
+
+
+# --- local variables and densities ----------------------------------------------------------------------------------
+
+
+def local_optimum(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:
+    """Return the params with q(component) at its optimum written out: log responsibilities, (events, components)."""
+    phi = params.phi
+    centre = phi.loc_mean.mean(0)
+    variance = namespace(phi.loc_mean).exp(2.0 * phi.loc_log_scale)
+    natural = natural_parameters(expected(phi, prior), phi.loc_mean, variance, centre)
+    logits = features(Data(data.location - centre, data.strength)).T @ natural
+    log_resp = logits - special(logits).logsumexp(logits, axis=1, keepdims=True)
+    return Params(phi=phi._replace(component_logits=log_resp))
+
+
+def local_gradient(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:
+    """Return the gradient by the free logits of q(component): (17) r_nk (g_nk - sum_j r_nj g_nj), g = L - log r."""
+    logits, xp = params.phi.component_logits, namespace(params.phi.component_logits)
+    optimum = local_optimum(params, data, prior, spec).phi.component_logits
+    log_resp = logits - special(logits).logsumexp(logits, axis=1, keepdims=True)
+    resp, gap = xp.exp(log_resp), optimum - log_resp
+    gradient = resp * (gap - (resp * gap).sum(1, keepdims=True))
+    empty = Phi(*(None,) * len(Phi._fields))
+    return Params(phi=empty._replace(component_logits=gradient))
+
+
+def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:
+    """Return q(component) of each event as probabilities, and the most probable component."""
+    resp = np.exp(local_optimum(params, data, prior, spec).phi.component_logits)
+    return {"responsibilities": resp, "component": resp.argmax(1)}
+
+
+def log_likelihood(latents: dict[str, Array], data: Data, prior: Prior, spec: Spec) -> Float[Array, "events"]:
+    """Return log p(location[n], strength[n] | globals) of each event at given globals, the component summed out."""
+    xp, fn = namespace(latents["loc"]), special(latents["loc"])
+    each = xp.zeros_like(latents["rate"])
+    noise = latents.get("noise_variance", prior.noise_variance)
+    point = Expected(
+        log_weights=xp.log(latents.get("weights", prior.weights)),
+        precision=1.0 / noise + each,
+        log_noise=xp.log(noise) + each,
+        log_rate=xp.log(latents["rate"]),
+        rate=latents["rate"],
+    )
+    centre = latents["loc"].mean(0)
+    natural = natural_parameters(point, latents["loc"], each, centre)
+    logits = features(Data(data.location - centre, data.strength)).T @ natural
+    return fn.logsumexp(logits, axis=1) - fn.gammaln(data.strength + 1.0)

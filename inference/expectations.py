@@ -1,0 +1,390 @@
+"""Exact expectations under a guide, from the libraries' one-draw ELBO alone.
+
+Each way of taking E_q[g] is a rule: nodes (values of the continuous latent sites) and weights that depend on the
+parameters, sum_i w_i(params) g(node_i, params). Its gradient has two parts, that of g at fixed nodes, which the library
+differentiates, and that of the weights. Discrete sites never appear: the library enumerates them inside g.
+
+    conjugate probe   g is linear in the sufficient statistics T of the guide's sites, so solving for its coefficients at
+                      dim T + 8 nodes and inserting E_q[T] is exact. The residual of the solution is the test: a
+                      non-conjugate integrand leaves one that shows.
+    quadrature        one scalar site: the trapezoid rule in the site's unconstrained coordinate, exact to rounding for
+                      the smooth, fast falling densities at hand.
+    Monte Carlo       everything else: draws with a standard error, whose power is stated.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from latentzoo.inference.automatic import Array, Arrays, Backend, Pair, Site, base, constants
+from latentzoo.models.language.ppl import Handle
+
+Nodes = list[dict[str, np.ndarray]]
+EXTRA_NODES = 8  # beyond the number of unknowns: what the residual is measured on
+RESIDUAL = 1e-12  # relative to the largest integrand: rounding leaves 1e-14, a non-conjugate integrand 1e-2
+NUM_DRAWS = 4000
+
+
+class Rule(NamedTuple):
+    """A way to take an expectation: its name, why it was taken, its nodes, and its weights given parameters."""
+
+    way: str
+    why: str
+    nodes: Nodes
+    weights: Callable[[Arrays], Array]
+    exact: bool = True
+
+
+class Estimate(NamedTuple):
+    """An expectation and its gradient by every parameter, with standard errors (zero where the rule is exact)."""
+
+    value: float
+    gradient: Arrays
+    value_error: float
+    gradient_error: Arrays
+
+
+# --- the families that guides are made of ---------------------------------------------------------------------------
+
+
+class Family(NamedTuple):
+    """What a proof must know of a family.
+
+    statistics: sufficient statistics of a value, in NumPy.
+    expectations: their expectations, in the library, in the same order.
+    to_line, from_line: an unconstrained coordinate of the support, one for each number.
+    log_jacobian: log |d value / d line| of a scalar site as a function of the line; None for a vector family.
+    """
+
+    statistics: Callable[[np.ndarray], Sequence[np.ndarray]]
+    expectations: Callable[[Any, Handle], Sequence[Array]]
+    to_line: Callable[[np.ndarray], np.ndarray]
+    from_line: Callable[[np.ndarray], np.ndarray]
+    log_jacobian: Callable[[np.ndarray], np.ndarray] | None
+
+
+def _normal(distribution: Any, ppl: Handle) -> Sequence[Array]:
+    return distribution.loc, distribution.loc**2 + distribution.scale**2
+
+
+def _gamma(distribution: Any, ppl: Handle) -> Sequence[Array]:
+    a, b = distribution.concentration, distribution.rate
+    return a / b, ppl.nn.digamma(a) - ppl.xp.log(b)
+
+
+def _exponential(distribution: Any, ppl: Handle) -> Sequence[Array]:
+    return 1.0 / distribution.rate, ppl.nn.digamma(distribution.rate * 0.0 + 1.0) - ppl.xp.log(distribution.rate)
+
+
+def _inverse_gamma(distribution: Any, ppl: Handle) -> Sequence[Array]:
+    a, b = distribution.concentration, distribution.rate
+    return a / b, ppl.xp.log(b) - ppl.nn.digamma(a)
+
+
+def _beta(distribution: Any, ppl: Handle) -> Sequence[Array]:
+    a, b = distribution.concentration1, distribution.concentration0
+    total = ppl.nn.digamma(a + b)
+    return ppl.nn.digamma(a) - total, ppl.nn.digamma(b) - total
+
+
+def _dirichlet(distribution: Any, ppl: Handle) -> Sequence[Array]:
+    concentration = distribution.concentration
+    return (ppl.nn.digamma(concentration) - ppl.nn.digamma(concentration.sum(-1))[..., None],)
+
+
+def _same(x: np.ndarray) -> np.ndarray:
+    return x
+
+
+def _softmax(t: np.ndarray) -> np.ndarray:
+    positive = np.exp(t - t.max(-1, keepdims=True))
+    return positive / positive.sum(-1, keepdims=True)
+
+
+_POSITIVE = {"to_line": np.log, "from_line": np.exp, "log_jacobian": _same}
+FAMILIES = {
+    "Normal": Family(lambda x: (x, x**2), _normal, _same, _same, np.zeros_like),
+    "LogNormal": Family(lambda x: (np.log(x), np.log(x) ** 2), _normal, **_POSITIVE),
+    "Gamma": Family(lambda x: (x, np.log(x)), _gamma, **_POSITIVE),
+    "Exponential": Family(lambda x: (x, np.log(x)), _exponential, **_POSITIVE),
+    "InverseGamma": Family(lambda x: (1.0 / x, np.log(x)), _inverse_gamma, **_POSITIVE),
+    "Beta": Family(
+        lambda x: (np.log(x), np.log1p(-x)),
+        _beta,
+        to_line=lambda x: np.log(x) - np.log1p(-x),
+        from_line=lambda t: 1.0 / (1.0 + np.exp(-t)),
+        log_jacobian=lambda t: -np.logaddexp(0.0, t) - np.logaddexp(0.0, -t),
+    ),
+    "Dirichlet": Family(lambda x: (np.log(x),), _dirichlet, np.log, _softmax, None),
+}
+
+
+def family(site: Site) -> str:
+    """Return the name of a site's family, inside the wrappers of its batch and event dimensions."""
+    return type(base(site.distribution)).__name__
+
+
+def statistics(site_family: str, value: np.ndarray) -> np.ndarray:
+    """Return the sufficient statistics of one value of a site, as a vector."""
+    return np.concatenate([np.ravel(part) for part in FAMILIES[site_family].statistics(value)])
+
+
+def expected_statistics(site: Site, ppl: Handle) -> Array:
+    """Return the expectations of the sufficient statistics of a site, as a vector, differentiable."""
+    parts = FAMILIES[family(site)].expectations(base(site.distribution), ppl)
+    return ppl.xp.concatenate([ppl.xp.broadcast_to(part, site.value.shape).reshape(-1) for part in parts])
+
+
+# --- the integrand --------------------------------------------------------------------------------------------------
+
+
+class Integrand:
+    """The one-draw ELBO of a pair as a function of the continuous latent sites, at given parameters."""
+
+    def __init__(self, backend: Backend, pair: Pair):
+        self.backend, self.pair = backend, pair
+        self.elbos = backend.elbos(pair)
+
+    def sites(self, params: Arrays, node: dict[str, np.ndarray] | None = None, seed: int = 0) -> dict[str, Site]:
+        """Return the continuous sites of the guide, drawn from the seed or at the values of a node."""
+        fixed = constants(node or {}, self.backend.ppl)
+        found = self.backend.latents(self.pair.guide, self.pair, params, fixed, seed)
+        return {name: site for name, site in found.items() if not site.discrete}
+
+    def draw(self, params: Arrays, size: int, seed: int) -> Nodes:
+        """Draw nodes from the guide."""
+        library = {name: self.backend.ppl.array(leaf) for name, leaf in params.items()}
+        seeds = np.random.SeedSequence(seed).generate_state(size)
+        drawn = [self.sites(library, seed=int(each)) for each in seeds]
+        return [{name: as_numpy(site.value) for name, site in sites.items()} for sites in drawn]
+
+    def values(self, params: Arrays, nodes: Nodes) -> np.ndarray:
+        """Return the integrand at the nodes."""
+        return self.elbos(params, nodes, np.zeros(len(nodes)))[0]
+
+    def estimate(self, params: Arrays, rule: Rule) -> Estimate:
+        """Return the expectation and its gradient by a rule."""
+        library = {name: self.backend.ppl.array(leaf) for name, leaf in params.items()}
+        weights = as_numpy(rule.weights(library))
+        values, inside = self.elbos(params, rule.nodes, weights)
+        if not rule.exact:
+            return self._monte_carlo(params, rule, values)
+
+        def weighted(leaves: Arrays) -> Array:
+            return (rule.weights(leaves) * self.backend.ppl.array(values)).sum()
+
+        value, outside = self.backend.value_and_gradient(weighted, params)
+        gradient = {name: inside[name] + outside[name] for name in params}
+        return Estimate(value, gradient, 0.0, {name: np.zeros_like(leaf) for name, leaf in gradient.items()})
+
+    def _monte_carlo(self, params: Arrays, rule: Rule, values: np.ndarray) -> Estimate:
+        """Return means over draws with their standard errors: score function, with the mean as a control variate."""
+        baseline, rows = values.mean(), []
+        for index, value in enumerate(values):
+            one = np.ones(1)
+            inside = self.elbos(params, rule.nodes[index : index + 1], one)[1]
+            weight = functools.partial(lambda i, leaves: rule.weights(leaves)[i], index)
+            score = self.backend.value_and_gradient(weight, params)[1]
+            rows.append({name: inside[name] + len(values) * score[name] * (value - baseline) for name in params})
+        stacked = {name: np.stack([row[name] for row in rows]) for name in params}
+        root = np.sqrt(len(values))
+        return Estimate(
+            float(baseline),
+            {name: rows.mean(0) for name, rows in stacked.items()},
+            float(values.std(ddof=1) / root),
+            {name: rows.std(0, ddof=1) / root for name, rows in stacked.items()},
+        )
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """Return a library's array as one of NumPy."""
+    return np.asarray(value.detach() if hasattr(value, "detach") else value)
+
+
+# --- the conjugate probe --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Which statistics span the integrand: those of each site, and the products of those of sites that interact."""
+
+    families: dict[str, str]
+    products: tuple[tuple[str, str], ...]
+
+    def spread(self, nodes: Nodes, rng: np.random.Generator) -> Nodes:
+        """Return nodes about the centre of some draws, spread so widely that the statistics are far from collinear."""
+        wide = []
+        for _ in nodes:
+            node = {}
+            for name, kind in self.families.items():
+                line = FAMILIES[kind].to_line(np.stack([each[name] for each in nodes]))
+                width = np.maximum(line.std(0), 0.0 if kind == "Normal" else 0.5)
+                node[name] = FAMILIES[kind].from_line(line.mean(0) + width * rng.normal(size=line.shape[1:]))
+            wide.append(node)
+        return wide
+
+    def row(self, parts: dict[str, Any], xp: Any) -> Any:
+        """Return the vector (T_1, ..., T_S, T_a x T_b, ...) of one node, or of the expectations."""
+        outer = [(parts[a][:, None] * parts[b][None, :]).reshape(-1) for a, b in self.products]
+        return xp.concatenate([*(parts[name] for name in self.families), *outer])
+
+
+class Whitening(NamedTuple):
+    """A linear map that makes the statistics of a site uncorrelated over the nodes: x and x^2 far from 0 are not."""
+
+    centre: np.ndarray
+    matrix: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> "Whitening":
+        """Return the map for statistics with these rows."""
+        centre, spread = rows.mean(0), rows.std(0)
+        _, singular, right = np.linalg.svd((rows - centre) / spread, full_matrices=False)
+        return cls(centre, (right.T / singular) / spread[:, None] * np.sqrt(len(rows)))
+
+    def apply(self, vector: Any, array: Callable[[Any], Any]) -> Any:
+        """Return the map of a vector of any library."""
+        return (vector - array(self.centre)) @ array(self.matrix)
+
+
+def find_probe(integrand: Integrand, params: Arrays, seed: int) -> Probe | None:
+    """Return the probe of a pair; None where its guide has a site without known statistics, or dependent sites."""
+    sites = integrand.sites({name: integrand.backend.ppl.array(leaf) for name, leaf in params.items()})
+    families = {name: family(site) for name, site in sites.items()}
+    if not families or not set(families.values()) <= set(FAMILIES):
+        return None
+    first, second = integrand.draw(params, 2, seed)
+    if _dependent(integrand, params, first, second):
+        return None
+    pairs = list(itertools.combinations(families, 2))
+    corners = [_corner(first, second, moved) for pair in pairs for moved in ((), pair[:1], pair[1:], pair)]
+    if not pairs:
+        return Probe(families, ())
+    values = integrand.values(params, corners).reshape(len(pairs), 4)
+    mixed = np.abs(values @ np.array([1.0, -1.0, -1.0, 1.0]))
+    interacting = mixed > 1e-11 * np.maximum(1.0, np.abs(values).max(1))
+    return Probe(families, tuple(pair for pair, both in zip(pairs, interacting, strict=True) if both))
+
+
+def _corner(first: dict[str, np.ndarray], second: dict[str, np.ndarray], moved: Sequence[str]) -> dict[str, np.ndarray]:
+    return {**first, **{name: second[name] for name in moved}}
+
+
+def _dependent(integrand: Integrand, params: Arrays, *nodes: dict[str, np.ndarray]) -> bool:
+    """Return whether a site's distribution depends on another site's value: then products of means are no mean."""
+    ppl = integrand.backend.ppl
+    library = {name: ppl.array(leaf) for name, leaf in params.items()}
+    first, second = (integrand.sites(library, node) for node in nodes)
+    return any(
+        not np.array_equal(as_numpy(expected_statistics(first[name], ppl)), as_numpy(expected_statistics(second[name], ppl)))
+        for name in first
+    )
+
+
+def probe_rule(integrand: Integrand, params: Arrays, probe: Probe, seed: int) -> Rule | None:
+    """Return the rule of a probe at these parameters; None where the integrand is not in its span."""
+    ppl = integrand.backend.ppl
+    (first,) = integrand.draw(params, 1, seed)
+    size = probe.row({name: statistics(kind, first[name]) for name, kind in probe.families.items()}, np).size
+    drawn = integrand.draw(params, size + max(EXTRA_NODES, size // 4), seed)
+    nodes = probe.spread(drawn, np.random.default_rng(seed))
+
+    table = {name: np.stack([statistics(kind, node[name]) for node in nodes]) for name, kind in probe.families.items()}
+    white = {name: Whitening.of(rows) for name, rows in table.items()}
+    rows = {name: white[name].apply(part, np.asarray) for name, part in table.items()}
+    design = np.stack([probe.row({name: part[i] for name, part in rows.items()}, np) for i in range(len(nodes))])
+    inverse = np.linalg.pinv(np.column_stack([np.ones(len(nodes)), design]))
+
+    values = integrand.values(params, nodes)
+    coefficients = inverse @ values
+    residual = np.abs(values - coefficients[0] - design @ coefficients[1:]).max() / max(1.0, np.abs(values).max())
+    if not residual < RESIDUAL:
+        return None
+
+    def weights(leaves: Arrays) -> Array:
+        sites = integrand.sites(leaves, nodes[0])
+        parts = {name: white[name].apply(expected_statistics(site, ppl), ppl.array) for name, site in sites.items()}
+        return ppl.array(inverse[0]) + probe.row(parts, ppl.xp) @ ppl.array(inverse[1:])
+
+    why = f"log p - log q is linear in {size} statistics; {len(nodes)} evaluations, residual {residual:.0e}"
+    return Rule("conjugate probe", why, nodes, weights)
+
+
+# --- the other ways -------------------------------------------------------------------------------------------------
+
+_NUM_POINTS = 600
+_WIDTH = 14.0  # standard deviations of the site in its unconstrained coordinate
+
+
+def quadrature_rule(integrand: Integrand, params: Arrays, seed: int) -> Rule | None:
+    """Return the trapezoid rule over the only continuous site, a scalar one; None where there is another."""
+    ppl = integrand.backend.ppl
+    sites = integrand.sites({name: ppl.array(leaf) for name, leaf in params.items()})
+    if len(sites) != 1:
+        return None
+    ((name, site),) = sites.items()
+    known = FAMILIES.get(family(site))
+    if site.value.shape != () or known is None or known.log_jacobian is None:
+        return None
+    line = known.to_line(np.array([node[name] for node in integrand.draw(params, 200, seed)]))
+    points = np.linspace(line.mean() - _WIDTH * line.std(), line.mean() + _WIDTH * line.std(), _NUM_POINTS)
+    step = points[1] - points[0]
+    nodes = [{name: known.from_line(point)} for point in points]
+    support, offset = ppl.array(known.from_line(points)), ppl.array(known.log_jacobian(points) + np.log(step))
+
+    def weights(leaves: Arrays) -> Array:
+        distribution = integrand.sites(leaves, nodes[0])[name].distribution
+        return ppl.xp.exp(distribution.log_prob(support) + offset)
+
+    mass = float(as_numpy(weights({key: ppl.array(leaf) for key, leaf in params.items()})).sum())
+    if abs(mass - 1.0) > 1e-12:
+        return None
+    return Rule("quadrature", f"one scalar site; the trapezoid rule at {len(nodes)} points", nodes, weights)
+
+
+def monte_carlo_rule(integrand: Integrand, params: Arrays, seed: int) -> Rule:
+    """Return draws of the guide with score-function weights: unbiased, with a standard error."""
+    ppl = integrand.backend.ppl
+    nodes = integrand.draw(params, NUM_DRAWS, seed)
+
+    def weights(leaves: Arrays) -> Array:
+        log_q = _log_density(integrand, leaves, nodes)
+        return ppl.xp.exp(log_q - ppl.stop_gradient(log_q)) / len(nodes)
+
+    return Rule("z-test", f"no exact way: {len(nodes)} draws", nodes, weights, exact=False)
+
+
+def _log_density(integrand: Integrand, params: Arrays, nodes: Nodes) -> Array:
+    ppl = integrand.backend.ppl
+    totals = []
+    for node in nodes:
+        sites = integrand.sites(params, node)
+        totals.append(sum(site.distribution.log_prob(site.value).sum() for site in sites.values()))
+    return ppl.xp.stack(totals)
+
+
+def enumeration_rule(integrand: Integrand, params: Arrays) -> Rule | None:
+    """Return the rule of one empty node for a guide whose latent sites are all discrete, or absent."""
+    ppl = integrand.backend.ppl
+    if integrand.sites({name: ppl.array(leaf) for name, leaf in params.items()}):
+        return None
+    return Rule("enumeration", "every latent site is discrete", [{}], lambda leaves: ppl.array(np.ones(1)))
+
+
+def strongest_rules(integrand: Integrand, params: Arrays, seed: int) -> Iterator[Rule | None]:
+    """Yield the ways to take the expectation, the strongest first; None where a way does not apply."""
+    yield enumeration_rule(integrand, params)
+    probe = find_probe(integrand, params, seed)
+    yield probe_rule(integrand, params, probe, seed) if probe else None
+    yield quadrature_rule(integrand, params, seed)
+    yield monte_carlo_rule(integrand, params, seed)
+
+
+def expectation(integrand: Integrand, params: Arrays, seed: int = 0) -> tuple[Rule, Estimate]:
+    """Return the ELBO and its gradient by the strongest way there is, with that way."""
+    rule = next(rule for rule in strongest_rules(integrand, params, seed) if rule is not None)
+    return rule, integrand.estimate(params, rule)

@@ -1,0 +1,119 @@
+"""`fit`: every method of every model, through one call."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from latentzoo.inference import accumulate
+from latentzoo.inference.coordinate_ascent import Ascent, ascend
+from latentzoo.inference.progress import progress as progress_bar
+from latentzoo.inference.registry import Entry
+from latentzoo.inference.result import Fit, Restart, versions
+from latentzoo.models.language import contract
+from latentzoo.models.language.contract import Params
+from latentzoo.models.language.errors import Note, UserError, choose
+
+
+def fit(
+    zoo: Entry,
+    data: Any,
+    method: str | None = None,
+    *,
+    prior: Any = None,
+    init: Params | None = None,
+    seed: int = 0,
+    num_steps: int = 1000,
+    num_restarts: int = 1,
+    tol: float = 1e-8,
+    max_seconds: float | None = None,
+    chunk_rows: int | None = None,
+    keep_history: bool = False,
+    progress: bool = True,
+) -> Fit:
+    """Fit a model to data by one of its methods.
+
+    Parameters
+    ----------
+    zoo: the entry, `lz.get(...)`.
+    data: its `Data`.
+    method: one of `zoo.methods`; the first by default.
+    prior: its `Prior`; by default `zoo.prior(data)`.
+    init: the parameters to start from, for the first restart; by default `zoo.init(data, prior, seed)`.
+    seed: of the starts. The same seed gives the same fit, to the bit, on one machine.
+    num_steps, max_seconds: a run stops there, with a `Note` that it has not converged.
+    num_restarts: runs from different starts; the best is kept and all are reported.
+    tol: a run has converged when its bound rises by less than this part of itself.
+    chunk_rows: visit the rows in chunks of this many; the whole by default.
+    keep_history: keep the parameters of every step in `fit.history`.
+    progress: draw a bar with the time left.
+
+    Raises
+    ------
+    UserError: a value that cannot be used, by its name.
+    """
+    method = choose(method or zoo.methods[0], zoo.methods, f"method of {zoo.name}")
+    _check_numbers(num_steps=num_steps, num_restarts=num_restarts, tol=tol, max_seconds=max_seconds, seed=seed)
+    data = zoo.check(data)
+    prior = zoo.prior(data) if prior is None else zoo.check_prior(prior)
+    first = zoo.init(data, prior, seed) if init is None else zoo.check_params(init, data)
+    e_step = zoo.closed_form.e_step
+    run = accumulate.whole(e_step) if chunk_rows is None else accumulate.in_chunks(e_step, chunk_rows)
+
+    ascents: list[Ascent] = []
+    with progress_bar(f"{zoo.name} {method}", num_steps * num_restarts, progress) as update:
+        for restart, start in enumerate(_starts(zoo, data, prior, first, seed, num_restarts)):
+            before = restart * num_steps
+
+            def report(step: int, elbo: float, before: int = before) -> None:
+                update(before + step, f"ELBO {elbo:.6g}")
+
+            ascents.append(
+                ascend(
+                    zoo.closed_form,
+                    run,
+                    data,
+                    prior,
+                    zoo.spec,
+                    start,
+                    num_steps=num_steps,
+                    tol=tol,
+                    max_seconds=max_seconds,
+                    keep_history=keep_history,
+                    report=report,
+                )
+            )
+    best = max(ascents, key=lambda ascent: np.nan_to_num(ascent.elbo_trace[-1], nan=-np.inf))
+    if not best.converged:
+        warnings.warn(f"{method} has not converged: {best.reason}", Note, stacklevel=2)
+    return Fit(
+        entry=zoo,
+        prior=prior,
+        params=best.params,
+        method=method,
+        library=None,
+        seed=seed,
+        elbo_trace=best.elbo_trace,
+        seconds_trace=best.seconds_trace,
+        converged=best.converged,
+        reason=best.reason,
+        restarts=tuple(Restart(float(a.elbo_trace[-1]), a.converged, len(a.elbo_trace)) for a in ascents),
+        versions=versions(),
+        history=best.history,
+        data=data,
+    )
+
+
+def _starts(zoo: Entry, data: Any, prior: Any, first: Params, seed: int, num_restarts: int) -> Any:
+    yield first
+    for child in np.random.SeedSequence(seed).generate_state(num_restarts)[1:]:
+        yield zoo.init(data, prior, int(child))
+
+
+def _check_numbers(**given: float | None) -> None:
+    for name, value in given.items():
+        least = 0 if name in ("tol", "seed") else (1 if name.startswith("num_") else 1e-9)
+        if value is not None and not (np.isscalar(value) and np.isfinite(value) and value >= least):
+            raise UserError(f"{name} is {value!r}: it must be at least {least:g}")
+        if name.startswith(("num_", "seed")) and value is not None and not contract.is_whole(value):
+            raise UserError(f"{name} is {value!r}: it must be a whole number")

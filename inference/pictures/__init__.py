@@ -1,0 +1,1 @@
+"""The picture of a fit: one file for each model that has one of its own."""

@@ -1,0 +1,93 @@
+"""Binding: a write-once model or guide becomes a plain callable of Pyro or of NumPyro.
+
+The bound callable registers each array of its parameters as the library's own `param` site, named by its path
+(`theta.decoder.0.weight`, `phi.loc_mean`): real-valued, so that both libraries optimise the same numbers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from latentzoo.models.language.contract import Params, map_leaves
+from latentzoo.models.language.errors import UserError
+from latentzoo.models.language.ppl import Handle, Library, handle
+
+Program = Callable[..., Any]
+
+
+class Bound:
+    """A model or a guide with its Spec, as `.pyro` and `.numpyro` callables.
+
+    Each is called `(data, prior, params=None, *, num_rows=None, total_rows=None)`: `num_rows` says how many rows to
+    draw when nothing is observed, `total_rows` scales a minibatch up to the whole data.
+    """
+
+    def __init__(self, program: Program, spec: Any, roles: tuple[str, ...], owner: str):
+        self._program, self._spec, self._roles, self._owner = program, spec, roles, owner
+        self.__doc__ = program.__doc__
+
+    def on(self, library: Library) -> Program:
+        """Return the callable of the library that is named."""
+        return self.pyro if library == "pyro" else self.numpyro
+
+    def pyro(
+        self,
+        data: Any,
+        prior: Any,
+        params: Params | None = None,
+        *,
+        num_rows: int | None = None,
+        total_rows: int | None = None,
+    ) -> Any:
+        """Run in Pyro.
+
+        Raises
+        ------
+        UserError: the parameter store holds a parameter of this name that was first made from other values.
+        """
+        ppl = handle("pyro", num_rows=num_rows, total_rows=total_rows)
+        return self._run(ppl, data, prior, params, self._stored_param)
+
+    def numpyro(
+        self,
+        data: Any,
+        prior: Any,
+        params: Params | None = None,
+        *,
+        num_rows: int | None = None,
+        total_rows: int | None = None,
+    ) -> Any:
+        """Run in NumPyro."""
+        ppl = handle("numpyro", num_rows=num_rows, total_rows=total_rows)
+        return self._run(ppl, data, prior, params, ppl.param)
+
+    def _run(self, ppl: Handle, data: Any, prior: Any, params: Params | None, param: Callable[[str, Any], Any]) -> Any:
+        def convert(_: str, value: Any) -> Any:
+            return ppl.array(value)
+
+        params = params or Params()
+        trees = [map_leaves(param, getattr(params, role), role) for role in self._roles]
+        return self._program(ppl, map_leaves(convert, data), map_leaves(convert, prior), *trees, self._spec)
+
+    def _stored_param(self, name: str, value: Any) -> Any:
+        """Register a parameter in Pyro's global store, which would ignore a second initial value in silence."""
+        import pyro
+
+        initial = handle("pyro").array(value)
+        param = pyro.param(name, initial)
+        leaf = pyro.get_param_store()._params.get(name)
+        if leaf is None or param is not leaf:  # substituted by a handler: the store was not asked
+            return param
+        owner, first = getattr(leaf, "latentzoo_origin", (self._owner, None))
+        if first is None:
+            leaf.latentzoo_origin = (self._owner, np.array(initial.detach()))  # type: ignore[attr-defined]
+            same = leaf.shape == initial.shape
+        else:
+            same = owner == self._owner and np.array_equal(first, initial.detach())
+        if not same:
+            raise UserError(
+                f"Pyro's parameter store already holds {name!r}, made by {owner} from other params; "
+                "call pyro.clear_param_store() before you start from new ones"
+            )
+        return param

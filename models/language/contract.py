@@ -1,0 +1,234 @@
+"""The contract between a model, its guide and its closed form: trees of arrays, and what their fields may hold.
+
+`Data`, `Prior`, `Theta` and `Phi` are NamedTuples of arrays, possibly nested. Each field is annotated with its shape
+(jaxtyping) and, through `Annotated`, with what its values may be; `check` reads those annotations, so a model declares
+its data once and every mistake of a user is one line.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from latentzoo.models.language.errors import UserError, choose
+
+Tree = TypeVar("Tree")
+
+
+class Params(NamedTuple):
+    """What inference moves: `theta`, point parameters of the model, and `phi`, parameters of the guide."""
+
+    theta: Any = None
+    phi: Any = None
+
+
+class Reading(NamedTuple):
+    """What a reader returns: the data, one line on what was read, and how many rows were left out."""
+
+    data: Any
+    summary: str
+    num_left_out: int
+
+
+# --- trees ---------------------------------------------------------------------------------------------------------
+
+
+def map_leaves(function: Callable[[str, Any], Any], tree: Tree, path: str = "") -> Tree:
+    """Apply `function(path, leaf)` to every array of nested NamedTuples and dicts; None stays None."""
+    if tree is None:
+        return None
+    prefix = f"{path}." if path else ""
+    if isinstance(tree, dict):
+        return {key: map_leaves(function, value, f"{prefix}{key}") for key, value in tree.items()}  # type: ignore[return-value]
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        fields = zip(tree._fields, tree, strict=True)
+        return type(tree)(*(map_leaves(function, value, f"{prefix}{field}") for field, value in fields))
+    return function(path, tree)
+
+
+def leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    """Return the arrays of a tree by their dotted paths, in the order of the fields."""
+    found: dict[str, Any] = {}
+    map_leaves(found.__setitem__, tree, path)
+    return found
+
+
+def from_leaves(kind: Any, arrays: Mapping[str, Any], name: str) -> Any:
+    """Return the tree of this kind (a NamedTuple class, nested ones, or a dict) that has these dotted leaves.
+
+    Raises
+    ------
+    UserError: a leaf that the kind must have is missing, or it has no place for one; `name` says of what.
+    """
+    if set(arrays) == {""}:
+        return arrays[""]
+    branches: dict[str, dict[str, Any]] = {}
+    for path, leaf in arrays.items():
+        head, _, rest = path.partition(".")
+        branches.setdefault(head, {})[rest] = leaf
+    hints = get_type_hints(kind) if hasattr(kind, "_fields") else dict.fromkeys(branches)
+    check_keywords(branches, hints, f"field of {name}")
+    built = {head: from_leaves(hints[head], below, f"{name}.{head}") for head, below in branches.items()}
+    missing = [field for field in hints if field not in built and field not in getattr(kind, "_field_defaults", {})]
+    if missing:
+        raise UserError(f"{name}.{missing[0]} is missing")
+    return kind(**built) if hasattr(kind, "_fields") else built
+
+
+def num_rows(data: Any) -> int | None:
+    """Return the leading length of the first observed field, None when nothing is observed."""
+    return next((np.shape(leaf)[0] for leaf in leaves(data).values()), None)
+
+
+def take_rows(data: Tree, rows: Any) -> Tree:
+    """Return the rows of every observed field: a minibatch or a chunk is itself `Data`."""
+    return map_leaves(lambda _, leaf: leaf[rows], data)
+
+
+# --- what values may be -----------------------------------------------------------------------------------------------
+
+
+class Constraint(NamedTuple):
+    """What the values of a field may be: a mask of the good ones, and the words for it."""
+
+    words: str
+    good: Callable[[np.ndarray], np.ndarray]
+
+
+finite = Constraint("finite", np.isfinite)
+positive = Constraint("positive and finite", lambda x: np.isfinite(x) & (x > 0))
+count = Constraint("a whole number, 0 or more", lambda x: np.isfinite(x) & (x >= 0) & (np.floor(x) == x))
+simplex = Constraint(
+    "positive, and sum to one",
+    lambda x: np.isfinite(x) & (x > 0) & (np.abs(x.sum(-1, keepdims=True) - 1.0) < 1e-6),
+)
+
+
+class Field(NamedTuple):
+    """The declaration of one field: its dimensions by name, its constraints, and whether it may be None."""
+
+    dims: tuple[str, ...]
+    integer: bool
+    optional: bool
+    constraints: tuple[Constraint, ...]
+
+
+def _declaration(hint: Any) -> Field | None:
+    """Read `Annotated[Float[Any, "events 2"] | None, count]`; None for a field that is not an array (a nested tree)."""
+    constraints: tuple[Constraint, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, *extras = get_args(hint)
+        constraints = tuple(extra for extra in extras if isinstance(extra, Constraint))
+    options = get_args(hint) if get_origin(hint) in (Union, type(int | None)) else (hint,)
+    arrays = [option for option in options if hasattr(option, "dim_str")]
+    if not arrays:
+        return None
+    integer = all("int" in str(dtype) for dtype in arrays[0].dtypes)
+    return Field(tuple(arrays[0].dim_str.split()), integer, type(None) in options, constraints)
+
+
+def fields(tree: Any) -> dict[str, Field]:
+    """Return the declarations of the array fields of a NamedTuple (the class or an instance)."""
+    hints = get_type_hints(tree if isinstance(tree, type) else type(tree), include_extras=True)
+    found = {name: _declaration(hint) for name, hint in hints.items()}
+    return {name: field for name, field in found.items() if field is not None}
+
+
+def check(values: Tree, spec: Any, role: str, sizes: dict[str, int] | None = None) -> Tree:
+    """Return the tree with every field as an array, checked against its declaration.
+
+    Parameters
+    ----------
+    values: a `Data`, `Prior`, `Theta` or `Phi`.
+    spec: the static description; a dimension that bears the name of one of its fields has that size.
+    role: "data", "prior" ...: how the message names the tree.
+    sizes: sizes of named dimensions that are known already; those met on the way are added.
+
+    Raises
+    ------
+    UserError: names the field (and the row), and says what would be right.
+    """
+    sizes = {} if sizes is None else sizes
+    declared = fields(values)
+    arrays = [
+        _checked(value, declared[name], f"{role}.{name}", spec, sizes) if name in declared else value
+        for name, value in zip(values._fields, values, strict=True)  # type: ignore[attr-defined]
+    ]
+    return type(values)(*arrays)
+
+
+def _checked(value: Any, field: Field, name: str, spec: Any, sizes: dict[str, int]) -> Any:
+    if value is None:
+        if field.optional:
+            return None
+        raise UserError(f"{name} is missing: {_words(field)}")
+    array = _array(value, field, name)
+    _check_shape(array.shape, field, name, spec, sizes)
+    for constraint in (finite, *field.constraints):
+        good = constraint.good(array)
+        if not np.all(good):
+            where = tuple(int(i) for i in np.argwhere(~np.broadcast_to(good, array.shape))[0])
+            at = f"[{', '.join(map(str, where))}]" if where else ""
+            raise UserError(f"{name}{at} is {array[where]:g}: it must be {constraint.words}")
+    # An array of another library stays one: the closed forms take their namespace from it.
+    return value if hasattr(value, "__array_namespace__") and not isinstance(value, np.ndarray) else array
+
+
+def _array(value: Any, field: Field, name: str) -> np.ndarray:
+    """Convert to a NumPy array of floats (their precision kept) or of integers."""
+    value = value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    try:
+        array = np.asarray(value)
+        wanted = np.int64 if field.integer else (array.dtype if array.dtype.kind == "f" else np.float64)
+        converted = array.astype(wanted, copy=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} is not an array of numbers: {_words(field)}") from error
+    if field.integer and not np.array_equal(converted, array):
+        raise UserError(f"{name} must hold whole numbers")
+    return converted
+
+
+def _check_shape(shape: tuple[int, ...], field: Field, name: str, spec: Any, sizes: dict[str, int]) -> None:
+    if len(shape) != len(field.dims):
+        raise UserError(f"{name} has shape {shape}: {_words(field)}")
+    for dim, size in zip(field.dims, shape, strict=True):
+        wanted = int(dim) if dim.isdigit() else getattr(spec, dim, None) or sizes.setdefault(dim, size)
+        if size != wanted:
+            raise UserError(f"{name} has shape {shape}: {_words(field)} with {dim} = {wanted}")
+        if size == 0:
+            raise UserError(f"{name} is empty: give at least one of {dim}")
+
+
+def _words(field: Field) -> str:
+    shape = f"an array of shape ({', '.join(field.dims)}{',' if len(field.dims) == 1 else ''})" if field.dims else "a number"
+    return f"give {shape}"
+
+
+# --- what a static description may be ----------------------------------------------------------------------------------
+
+
+def make_spec(spec_class: type, given: Mapping[str, Any]) -> Any:
+    """Return the Spec with the given fields: names and choices (Literal) are checked here, the rest by the Spec."""
+    hints = get_type_hints(spec_class)
+    check_keywords(given, hints, "option")
+    for field, value in given.items():
+        if get_origin(hints[field]) is Literal:
+            choose(value, get_args(hints[field]), field)
+        elif hints[field] is int and (isinstance(value, bool) or not isinstance(value, int)):
+            raise UserError(f"{field} is {value!r}: it must be a whole number")
+    return spec_class(**given)
+
+
+def variants(spec: Any) -> Iterator[Any]:
+    """Yield the Spec with every combination of its choices (its Literal fields)."""
+    choices = {name: get_args(hint) for name, hint in get_type_hints(type(spec)).items() if get_origin(hint) is Literal}
+    for values in itertools.product(*choices.values()):
+        yield dataclasses.replace(spec, **dict(zip(choices, values, strict=True)))
+
+
+def check_keywords(given: Mapping[str, Any], allowed: Any, what: str) -> None:
+    """Raise `UserError` with the nearest match when a keyword is not one of the allowed names."""
+    for name in given:
+        choose(name, allowed, what)

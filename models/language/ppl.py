@@ -1,0 +1,183 @@
+"""The handle that models and guides are written with: one small object, bound to Pyro or to NumPyro.
+
+A model takes it as its first argument and never asks which library stands behind it. The handle imports its library
+when it is first made, so that a NumPyro user never loads torch, nor a Pyro user JAX.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+
+from latentzoo.models.language import contract
+from latentzoo.models.language.errors import UserError, choose
+
+Library = Literal["pyro", "numpyro"]
+LIBRARIES: tuple[Library, ...] = ("pyro", "numpyro")
+
+# Marks a discrete site that is summed over, never sampled, by the enumerating losses and by NUTS.
+ENUMERATE = {"enumerate": "parallel"}
+
+
+@dataclass(frozen=True)
+class Handle:
+    """What a probabilistic program may use, the same in both libraries.
+
+    Attributes
+    ----------
+    name: "pyro" or "numpyro": for messages; no model may branch on it.
+    sample, plate, deterministic, factor, mask: the library's own primitives.
+    param: registers a real-valued parameter; only the binding calls it.
+    scale: a context that multiplies the log probability of its sites by a scalar.
+    dist: the library's distributions.
+    xp: its array namespace. Shared names: concatenate, stack, sum(axis=), where, einsum, exp, log, sqrt, zeros_like.
+    array: converts to the library's arrays.
+    nn: softmax, softplus, sigmoid, relu, tanh, logsumexp, log_softmax, one_hot, digamma, gammaln (last axis).
+    stop_gradient: the value, with no gradient through it.
+    num_rows, total_rows: the number of rows to draw when nothing is observed, and of the whole data for a minibatch.
+    """
+
+    name: Library
+    sample: Callable[..., Any]
+    plate: Callable[..., Any]
+    param: Callable[[str, Any], Any]
+    deterministic: Callable[..., Any]
+    factor: Callable[[str, Any], Any]
+    mask: Callable[..., Any]
+    scale: Callable[..., Any]
+    dist: Any
+    xp: Any
+    array: Callable[[Any], Any]
+    nn: SimpleNamespace
+    stop_gradient: Callable[[Any], Any]
+    vindex: Any
+    num_rows: int | None = None
+    total_rows: int | None = None
+
+    @contextmanager
+    def rows(self, name: str, data: Any) -> Iterator[int]:
+        """Open the plate over the rows of `data`, scaled when they are a minibatch of `total_rows`.
+
+        Raises
+        ------
+        UserError: nothing is observed and `num_rows` was not given.
+        """
+        size = contract.num_rows(data)
+        if size is None:
+            size = self.num_rows
+        if size is None:
+            raise UserError(f"no {name} are observed: say how many to draw, num_rows=")
+        scaled = self.scale(scale=self.total_rows / size) if self.total_rows else nullcontext()
+        with scaled, self.plate(name, size):
+            yield size
+
+    def at(self, values: Any, index: Any, event_dim: int = 0) -> Any:
+        """Pick `values[index]` along the plate of `values`, whatever batch of particles stands to its left.
+
+        values: (..., K, *event), drawn inside a plate of size K; index: integers, one a row; returns (..., N, *event).
+        """
+        # The plate of K sits at dimension -1 - event_dim, where the rows will be: an axis of one makes room for them.
+        axis = len(values.shape) - 1 - event_dim
+        spread = values.reshape((*values.shape[:axis], 1, *values.shape[axis:]))
+        return self.vindex(spread)[(..., index, *(slice(None),) * event_dim)]
+
+
+@functools.cache
+def pyro_handle() -> Handle:
+    """Return the handle bound to Pyro and torch."""
+    import pyro
+    import pyro.distributions as dist
+    import torch
+    from pyro import poutine
+    from pyro.ops.indexing import Vindex
+
+    def array(value: Any) -> Any:
+        if torch.is_tensor(value):
+            return value
+        # torch warns about arrays that it may not write to: pandas and JAX hand such out.
+        return torch.from_numpy(np.require(np.asarray(value), requirements=["C", "W"]))
+
+    def digamma(x: Any) -> Any:
+        # torch 2.13 differentiates digamma to 5e-10 only (its trigamma is that far off below 20), so the argument is
+        # shifted to where it is exact: psi(x) = psi(x + n) - sum_{i<n} 1 / (x + i).
+        steps = torch.arange(32, dtype=x.dtype)
+        return torch.digamma(x + len(steps)) - (1 / (x[..., None] + steps)).sum(-1)
+
+    nn = SimpleNamespace(
+        softmax=lambda x: torch.softmax(x, -1),
+        log_softmax=lambda x: torch.log_softmax(x, -1),
+        logsumexp=lambda x: torch.logsumexp(x, -1),
+        one_hot=lambda x, size: torch.nn.functional.one_hot(x.long(), size),
+        softplus=torch.nn.functional.softplus,
+        sigmoid=torch.sigmoid,
+        relu=torch.relu,
+        tanh=torch.tanh,
+        digamma=digamma,
+        gammaln=torch.lgamma,
+    )
+    return Handle(
+        name="pyro",
+        sample=pyro.sample,
+        plate=pyro.plate,
+        param=lambda name, value: pyro.param(name, array(value)),
+        deterministic=pyro.deterministic,
+        # Every factor of ours is a differentiable function of its arguments, which is what has_rsample states.
+        factor=lambda name, value: pyro.factor(name, value, has_rsample=True),
+        mask=poutine.mask,
+        scale=poutine.scale,
+        dist=dist,
+        xp=torch,
+        array=array,
+        nn=nn,
+        stop_gradient=lambda x: x.detach(),
+        vindex=Vindex,
+    )
+
+
+@functools.cache
+def numpyro_handle() -> Handle:
+    """Return the handle bound to NumPyro and JAX."""
+    import jax
+    import jax.numpy as jnp
+    import numpyro
+    import numpyro.distributions as dist
+    from numpyro.ops.indexing import Vindex
+
+    nn = SimpleNamespace(
+        softmax=lambda x: jax.nn.softmax(x, -1),
+        log_softmax=lambda x: jax.nn.log_softmax(x, -1),
+        logsumexp=lambda x: jax.scipy.special.logsumexp(x, -1),
+        one_hot=lambda x, size: jax.nn.one_hot(x, size, dtype=int),
+        softplus=jax.nn.softplus,
+        sigmoid=jax.nn.sigmoid,
+        relu=jax.nn.relu,
+        tanh=jnp.tanh,
+        digamma=jax.scipy.special.digamma,
+        gammaln=jax.scipy.special.gammaln,
+    )
+    return Handle(
+        name="numpyro",
+        sample=numpyro.sample,
+        plate=numpyro.plate,
+        param=lambda name, value: numpyro.param(name, jnp.asarray(value)),
+        deterministic=numpyro.deterministic,
+        factor=numpyro.factor,
+        mask=numpyro.handlers.mask,
+        scale=numpyro.handlers.scale,
+        dist=dist,
+        xp=jnp,
+        array=jnp.asarray,
+        nn=nn,
+        stop_gradient=jax.lax.stop_gradient,
+        vindex=Vindex,
+    )
+
+
+def handle(library: str, *, num_rows: int | None = None, total_rows: int | None = None) -> Handle:
+    """Return the handle of a library, with the numbers of rows that a bound program was given."""
+    bound = {"pyro": pyro_handle, "numpyro": numpyro_handle}[choose(library, LIBRARIES, "library")]()
+    return replace(bound, num_rows=num_rows, total_rows=total_rows)
