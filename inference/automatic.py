@@ -38,6 +38,7 @@ class Site(NamedTuple):
     distribution: Any
     value: Array
     discrete: bool
+    plates: tuple[str, ...]
 
 
 class Backend(Protocol):
@@ -65,6 +66,11 @@ class Backend(Protocol):
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
     ) -> tuple[Arrays, Any]:
         """Run a program once; return the values of its sample sites, and what it returned, as NumPy arrays."""
+
+    def plates(
+        self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the plates around each sample site, the outermost first."""
 
     def draws(
         self, program: Callable[..., Any], args: tuple[Any, ...], sites: Sequence[str], num_draws: int, seed: int
@@ -123,7 +129,7 @@ class PyroBackend:
         with pyro.get_param_store().scope(), self._seeded(seed):
             nodes = poutine.trace(self._fixing(program, params, fixed)).get_trace(*pair.args, **pair.kwargs).nodes
         return {
-            name: Site(node["fn"], node["value"], node["fn"].has_enumerate_support)
+            name: Site(node["fn"], node["value"], node["fn"].has_enumerate_support, _plates(node))
             for name, node in nodes.items()
             if node["type"] == "sample" and not node["is_observed"] and type(node["fn"]).__name__ != "_Subsample"
         }
@@ -181,6 +187,17 @@ class PyroBackend:
         drawn = {name: _numpy(value) for name, value in sites.items() if name in trace.stochastic_nodes}
         return drawn, contract.map_leaves(lambda _, leaf: _numpy(leaf), trace.nodes["_RETURN"]["value"])
 
+    def plates(
+        self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the plates around each sample site."""
+        import pyro
+        from pyro import poutine
+
+        with pyro.get_param_store().scope(), self._seeded(0):
+            nodes = poutine.trace(program).get_trace(*args, **kwargs).nodes
+        return {name: _plates(node) for name, node in nodes.items() if node["type"] == "sample"}
+
     def draws(
         self, program: Callable[..., Any], args: tuple[Any, ...], sites: Sequence[str], num_draws: int, seed: int
     ) -> Arrays:
@@ -237,7 +254,7 @@ class NumPyroBackend:
         program = handlers.substitute(self._fixing(program, fixed), data=params)
         trace = handlers.trace(handlers.seed(program, jax.random.PRNGKey(seed))).get_trace(*pair.args, **pair.kwargs)
         return {
-            name: Site(site["fn"], site["value"], site["fn"].has_enumerate_support)
+            name: Site(site["fn"], site["value"], site["fn"].has_enumerate_support, _plates(site))
             for name, site in trace.items()
             if site["type"] == "sample" and not site["is_observed"]
         }
@@ -298,6 +315,16 @@ class NumPyroBackend:
         }
         return drawn, contract.map_leaves(lambda _, leaf: _numpy(leaf), returned)
 
+    def plates(
+        self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the plates around each sample site."""
+        from numpyro import handlers
+
+        with self.precision(), handlers.trace() as trace, handlers.seed(rng_seed=0):
+            program(*args, **kwargs)
+        return {name: _plates(site) for name, site in trace.items() if site["type"] == "sample"}
+
     def draws(
         self, program: Callable[..., Any], args: tuple[Any, ...], sites: Sequence[str], num_draws: int, seed: int
     ) -> Arrays:
@@ -323,6 +350,11 @@ class NumPyroBackend:
             return None
 
         return handlers.substitute(program, substitute_fn=substitute)
+
+
+def _plates(site: Any) -> tuple[str, ...]:
+    """Return the names of the plates around a site, the outermost (leftmost) first."""
+    return tuple(frame.name for frame in sorted(site["cond_indep_stack"], key=lambda frame: frame.dim))
 
 
 def _numpy(value: Any) -> np.ndarray:

@@ -156,6 +156,16 @@ class Entry:
         prior = self.prior(data) if prior is None else self.check_prior(prior)
         return self.guide_room.init(data, prior, self.spec, np.random.default_rng(seed))
 
+    def check_params(self, params: Params, data: Any = None) -> Params:
+        """Return the params as arrays, checked against their shapes."""
+        if not isinstance(params, Params):
+            raise UserError(f"params is a {type(params).__name__}: give zoo.init(data, prior), or Params(theta, phi)")
+        sizes: dict[str, int] = {}
+        if data is not None:
+            contract.check(data, self.spec, "data", sizes)
+        trees = zip(Params._fields, params, strict=True)
+        return Params(*(tree and contract.check(tree, self.spec, f"params.{role}", sizes) for role, tree in trees))
+
     def params(self, store: Any) -> Params:
         """Return the parameters that a library's optimiser holds: Pyro's parameter store, or NumPyro's dict.
 
@@ -204,11 +214,25 @@ class Entry:
         from latentzoo.inference import automatic
 
         prior = self.prior() if prior is None else self.check_prior(prior)
-        empty = self.Data(*(None,) * len(self.Data._fields))
         model = self.model.on(library)
-        drawn, data = automatic.backend(library).draw(model, (empty, prior, params), {"num_rows": num_rows}, seed)
+        drawn, data = automatic.backend(library).draw(model, (self._empty, prior, params), {"num_rows": num_rows}, seed)
         truth = {site: value for site, value in drawn.items() if site not in self.Data._fields}
         return self.check(data), truth
+
+    def plates(self) -> dict[str, tuple[str, ...]]:
+        """Return the plates around each site of the model, from the outermost to the innermost."""
+        from latentzoo.inference import automatic
+
+        return automatic.backend("numpyro").plates(self.model.numpyro, (self._empty, self.prior()), {"num_rows": 1})
+
+    @property
+    def row_plates(self) -> tuple[str, ...]:
+        """The plate over the rows of the data, where the model has one."""
+        return self.model_room.ROWS
+
+    @property
+    def _empty(self) -> Any:
+        return self.Data(*(None,) * len(self.Data._fields))
 
     def graph(self) -> Any:
         """Return the plate diagram, drawn from the model itself: a `graphviz` graph, whose `.source` is DOT."""

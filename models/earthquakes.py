@@ -25,6 +25,7 @@ from latentzoo.models.language.ppl import ENUMERATE, Handle
 from latentzoo.models.readers.catalogue import read_catalogue, write_catalogue
 
 MAX_PLATE_NESTING = 1
+ROWS = ("events",)
 
 
 @dataclass(frozen=True)

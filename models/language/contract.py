@@ -77,6 +77,11 @@ def from_leaves(kind: Any, arrays: Mapping[str, Any], name: str) -> Any:
     return kind(**built) if hasattr(kind, "_fields") else built
 
 
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number, and not a bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def num_rows(data: Any) -> int | None:
     """Return the leading length of the first observed field, None when nothing is observed."""
     return next((np.shape(leaf)[0] for leaf in leaves(data).values()), None)
@@ -216,7 +221,7 @@ def make_spec(spec_class: type, given: Mapping[str, Any]) -> Any:
     for field, value in given.items():
         if get_origin(hints[field]) is Literal:
             choose(value, get_args(hints[field]), field)
-        elif hints[field] is int and (isinstance(value, bool) or not isinstance(value, int)):
+        elif hints[field] is int and not is_whole(value):
             raise UserError(f"{field} is {value!r}: it must be a whole number")
     return spec_class(**given)
 

@@ -1,1 +1,39 @@
-"""Latent-variable models written once for Pyro and NumPyro, with proofs for every hand-derived number."""
+"""Latent-variable models written once for Pyro and NumPyro, with a proof for every hand-derived number.
+
+`import latentzoo as lz` is fast: what each name needs is loaded when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from latentzoo.inference.fit import fit
+    from latentzoo.inference.registry import get, names
+    from latentzoo.inference.result import Fit, load
+    from latentzoo.inference.verify import verify
+    from latentzoo.models.language.contract import Params
+    from latentzoo.models.language.errors import Note, UserError
+
+_HOMES = {
+    "Fit": "inference.result",
+    "Note": "models.language.errors",
+    "Params": "models.language.contract",
+    "UserError": "models.language.errors",
+    "fit": "inference.fit",
+    "get": "inference.registry",
+    "load": "inference.result",
+    "names": "inference.registry",
+    "verify": "inference.verify",
+}
+
+__all__ = ["Fit", "Note", "Params", "UserError", "fit", "get", "load", "names", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"latentzoo.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
