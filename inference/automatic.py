@@ -7,7 +7,7 @@ user's parameter store is neither read nor written.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +20,10 @@ Array = Any
 Arrays = dict[str, Any]
 # The value of a latent site, as a function of its distribution: a constant, or noise pushed through loc and scale.
 Fixed = Mapping[str, Callable[[Any], Array]]
+
+
+# (params, nodes, weights) -> (ELBO at each node, gradient of their weighted sum), all of NumPy.
+Elbos = Callable[[Arrays, Sequence[Arrays], np.ndarray], tuple[np.ndarray, Arrays]]
 
 
 class Pair(NamedTuple):
@@ -59,8 +63,20 @@ class Backend(Protocol):
     def value_and_gradient(self, function: Callable[[Arrays], Array], params: Arrays) -> tuple[float, Arrays]:
         """Return a scalar function of the parameters and its gradient, as NumPy arrays."""
 
-    def elbos(self, pair: Pair) -> Callable[[Arrays, Sequence[Arrays], np.ndarray], tuple[np.ndarray, Arrays]]:
-        """Return a function (params, nodes, weights) -> (ELBO at each node, gradient of their weighted sum)."""
+    def elbos(self, pair: Pair, fix: "Fix") -> Elbos:
+        """Return a function (params, nodes, weights) -> (ELBO at each node, gradient of their weighted sum).
+
+        fix: what a node holds, `constants` (values of latent sites) or `pushed` (noise).
+        """
+
+    def double_constants(self) -> AbstractContextManager[Any]:
+        """Open a context in which the numbers that a user's program writes out are float64, too."""
+
+    def inspect(self, pair: Pair) -> tuple[set[str], int]:
+        """Return the names of the parameters that the pair registers, and how deep its plates are nested."""
+
+    def enumerated(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the program with every discrete site of finite support marked for enumeration."""
 
     def draw(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
@@ -76,6 +92,13 @@ class Backend(Protocol):
         self, program: Callable[..., Any], args: tuple[Any, ...], sites: Sequence[str], num_draws: int, seed: int
     ) -> Arrays:
         """Return many draws of some sites of a program, stacked, as NumPy arrays."""
+
+
+class Fix(Protocol):
+    """A way to fix latent sites from the arrays of a node."""
+
+    def __call__(self, node: Mapping[str, Any], ppl: Handle, /) -> Fixed:
+        """Return the value of each site as a function of its distribution."""
 
 
 def constants(values: Mapping[str, Any], ppl: Handle) -> Fixed:
@@ -158,14 +181,14 @@ class PyroBackend:
             for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
         }
 
-    def elbos(self, pair: Pair) -> Callable[[Arrays, Sequence[Arrays], np.ndarray], tuple[np.ndarray, Arrays]]:
+    def elbos(self, pair: Pair, fix: Fix) -> Elbos:
         """Return the function of the nodes, which runs the pair at one after another."""
 
         def at_nodes(params: Arrays, nodes: Sequence[Arrays], weights: np.ndarray) -> tuple[np.ndarray, Arrays]:
             values = []
 
             def weighted(leaves: Arrays) -> Array:
-                terms = [self.elbo(pair, leaves, constants(node, self.ppl)) for node in nodes]
+                terms = [self.elbo(pair, leaves, fix(node, self.ppl)) for node in nodes]
                 values.extend(term.item() for term in terms)
                 return sum(weight * term for weight, term in zip(weights.tolist(), terms, strict=True))
 
@@ -173,6 +196,34 @@ class PyroBackend:
             return np.array(values), gradient
 
         return at_nodes
+
+    @contextmanager
+    def double_constants(self) -> Iterator[None]:
+        """Set torch's default dtype, and give the user's back."""
+        import torch
+
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+    def inspect(self, pair: Pair) -> tuple[set[str], int]:
+        """Return the names of the parameters of both programs, and the depth of their plates."""
+        import pyro
+        from pyro import poutine
+
+        with pyro.get_param_store().scope(), self._seeded(0):
+            guide = poutine.trace(pair.guide).get_trace(*pair.args, **pair.kwargs)
+            model = poutine.trace(poutine.replay(pair.model, guide)).get_trace(*pair.args, **pair.kwargs)
+        return set(guide.param_nodes) | set(model.param_nodes), _depth([*guide.nodes.values(), *model.nodes.values()])
+
+    def enumerated(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Mark every discrete site for enumeration."""
+        from pyro.infer import config_enumerate
+
+        return config_enumerate(program, "parallel")
 
     def draw(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
@@ -184,8 +235,8 @@ class PyroBackend:
         with pyro.get_param_store().scope(), self._seeded(seed):
             trace = poutine.trace(program).get_trace(*args, **kwargs)
         sites = {name: node["value"] for name, node in trace.nodes.items() if node["type"] == "sample"}
-        drawn = {name: _numpy(value) for name, value in sites.items() if name in trace.stochastic_nodes}
-        return drawn, contract.map_leaves(lambda _, leaf: _numpy(leaf), trace.nodes["_RETURN"]["value"])
+        drawn = {name: as_numpy(value) for name, value in sites.items() if name in trace.stochastic_nodes}
+        return drawn, contract.map_leaves(lambda _, leaf: as_numpy(leaf), trace.nodes["_RETURN"]["value"])
 
     def plates(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -275,12 +326,12 @@ class NumPyroBackend:
         value, gradient = jax.value_and_grad(function)({name: self.ppl.array(leaf) for name, leaf in params.items()})
         return float(value), {name: np.asarray(leaf) for name, leaf in gradient.items()}
 
-    def elbos(self, pair: Pair) -> Callable[[Arrays, Sequence[Arrays], np.ndarray], tuple[np.ndarray, Arrays]]:
+    def elbos(self, pair: Pair, fix: Fix) -> Elbos:
         """Return the function of the nodes: compiled once, for batches of a fixed length (the last one padded)."""
         import jax
 
         def weighted(params: Arrays, nodes: Arrays, weights: Array) -> tuple[Array, Array]:
-            values = jax.vmap(lambda node: self.elbo(pair, params, constants(node, self.ppl)))(nodes)
+            values = jax.vmap(lambda node: self.elbo(pair, params, fix(node, self.ppl)), axis_size=len(weights))(nodes)
             return (weights * values).sum(), values
 
         compiled = jax.jit(jax.value_and_grad(weighted, has_aux=True))
@@ -300,6 +351,25 @@ class NumPyroBackend:
 
         return at_nodes
 
+    def double_constants(self) -> AbstractContextManager[Any]:
+        """Do nothing: `precision` does it."""
+        return nullcontext()
+
+    def inspect(self, pair: Pair) -> tuple[set[str], int]:
+        """Return the names of the parameters of both programs, and the depth of their plates."""
+        from numpyro import handlers
+
+        guide = handlers.trace(handlers.seed(pair.guide, 0)).get_trace(*pair.args, **pair.kwargs)
+        model = handlers.seed(handlers.replay(pair.model, guide), 0)
+        sites = {**guide, **handlers.trace(model).get_trace(*pair.args, **pair.kwargs)}
+        return {name for name, site in sites.items() if site["type"] == "param"}, _depth(list(sites.values()))
+
+    def enumerated(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Mark every discrete site for enumeration."""
+        from numpyro.contrib.funsor import config_enumerate
+
+        return config_enumerate(program, "parallel")
+
     def draw(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
     ) -> tuple[Arrays, Any]:
@@ -309,11 +379,11 @@ class NumPyroBackend:
         with self.precision(), handlers.trace() as trace, handlers.seed(rng_seed=seed):
             returned = program(*args, **kwargs)
         drawn = {
-            name: _numpy(site["value"])
+            name: as_numpy(site["value"])
             for name, site in trace.items()
             if site["type"] == "sample" and not site["is_observed"]
         }
-        return drawn, contract.map_leaves(lambda _, leaf: _numpy(leaf), returned)
+        return drawn, contract.map_leaves(lambda _, leaf: as_numpy(leaf), returned)
 
     def plates(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -338,7 +408,7 @@ class NumPyroBackend:
 
         with self.precision():
             drawn = jax.jit(jax.vmap(one))(jax.random.split(jax.random.PRNGKey(seed), num_draws))
-            return {site: _numpy(values) for site, values in drawn.items()}
+            return {site: as_numpy(values) for site, values in drawn.items()}
 
     @staticmethod
     def _fixing(program: Callable[..., Any], fixed: Fixed) -> Callable[..., Any]:
@@ -357,8 +427,14 @@ def _plates(site: Any) -> tuple[str, ...]:
     return tuple(frame.name for frame in sorted(site["cond_indep_stack"], key=lambda frame: frame.dim))
 
 
-def _numpy(value: Any) -> np.ndarray:
-    """Return a NumPy array of its own."""
+def _depth(sites: Sequence[Any]) -> int:
+    """Return how many batch dimensions the plates around these sites take."""
+    frames = [frame for site in sites if site["type"] == "sample" for frame in site["cond_indep_stack"]]
+    return max((-frame.dim for frame in frames if frame.dim is not None), default=0)
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """Return a library's array as one of NumPy, a copy."""
     return value.detach().cpu().numpy().copy() if hasattr(value, "detach") else np.array(value)
 
 

@@ -12,7 +12,6 @@ differentiates, and that of the weights. Discrete sites never appear: the librar
     Monte Carlo       everything else: draws with a standard error, whose power is stated.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,23 +19,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from latentzoo.inference.automatic import Array, Arrays, Backend, Pair, Site, base, constants
-from latentzoo.models.language.ppl import Handle
+from latentzoo.inference.automatic import Array, Arrays, Backend, Pair, Site, as_numpy, constants
+from latentzoo.inference.families import FAMILIES, expected_statistics, family, statistics
 
 Nodes = list[dict[str, np.ndarray]]
 EXTRA_NODES = 8  # beyond the number of unknowns: what the residual is measured on
 RESIDUAL = 1e-12  # relative to the largest integrand: rounding leaves 1e-14, a non-conjugate integrand 1e-2
-NUM_DRAWS = 4000
+NUM_BATCHES, BATCH = 40, 25  # of a z-test
 
 
 class Rule(NamedTuple):
-    """A way to take an expectation: its name, why it was taken, its nodes, and its weights given parameters."""
+    """A way to take an expectation: its name, its nodes, and its weights as a function of the parameters."""
 
     way: str
-    why: str
     nodes: Nodes
     weights: Callable[[Arrays], Array]
-    exact: bool = True
+    separable: bool = False  # no two sites interact: each block's optimum makes its part of the integrand constant
 
 
 class Estimate(NamedTuple):
@@ -48,97 +46,6 @@ class Estimate(NamedTuple):
     gradient_error: Arrays
 
 
-# --- the families that guides are made of ---------------------------------------------------------------------------
-
-
-class Family(NamedTuple):
-    """What a proof must know of a family.
-
-    statistics: sufficient statistics of a value, in NumPy.
-    expectations: their expectations, in the library, in the same order.
-    to_line, from_line: an unconstrained coordinate of the support, one for each number.
-    log_jacobian: log |d value / d line| of a scalar site as a function of the line; None for a vector family.
-    """
-
-    statistics: Callable[[np.ndarray], Sequence[np.ndarray]]
-    expectations: Callable[[Any, Handle], Sequence[Array]]
-    to_line: Callable[[np.ndarray], np.ndarray]
-    from_line: Callable[[np.ndarray], np.ndarray]
-    log_jacobian: Callable[[np.ndarray], np.ndarray] | None
-
-
-def _normal(distribution: Any, ppl: Handle) -> Sequence[Array]:
-    return distribution.loc, distribution.loc**2 + distribution.scale**2
-
-
-def _gamma(distribution: Any, ppl: Handle) -> Sequence[Array]:
-    a, b = distribution.concentration, distribution.rate
-    return a / b, ppl.nn.digamma(a) - ppl.xp.log(b)
-
-
-def _exponential(distribution: Any, ppl: Handle) -> Sequence[Array]:
-    return 1.0 / distribution.rate, ppl.nn.digamma(distribution.rate * 0.0 + 1.0) - ppl.xp.log(distribution.rate)
-
-
-def _inverse_gamma(distribution: Any, ppl: Handle) -> Sequence[Array]:
-    a, b = distribution.concentration, distribution.rate
-    return a / b, ppl.xp.log(b) - ppl.nn.digamma(a)
-
-
-def _beta(distribution: Any, ppl: Handle) -> Sequence[Array]:
-    a, b = distribution.concentration1, distribution.concentration0
-    total = ppl.nn.digamma(a + b)
-    return ppl.nn.digamma(a) - total, ppl.nn.digamma(b) - total
-
-
-def _dirichlet(distribution: Any, ppl: Handle) -> Sequence[Array]:
-    concentration = distribution.concentration
-    return (ppl.nn.digamma(concentration) - ppl.nn.digamma(concentration.sum(-1))[..., None],)
-
-
-def _same(x: np.ndarray) -> np.ndarray:
-    return x
-
-
-def _softmax(t: np.ndarray) -> np.ndarray:
-    positive = np.exp(t - t.max(-1, keepdims=True))
-    return positive / positive.sum(-1, keepdims=True)
-
-
-_POSITIVE = {"to_line": np.log, "from_line": np.exp, "log_jacobian": _same}
-FAMILIES = {
-    "Normal": Family(lambda x: (x, x**2), _normal, _same, _same, np.zeros_like),
-    "LogNormal": Family(lambda x: (np.log(x), np.log(x) ** 2), _normal, **_POSITIVE),
-    "Gamma": Family(lambda x: (x, np.log(x)), _gamma, **_POSITIVE),
-    "Exponential": Family(lambda x: (x, np.log(x)), _exponential, **_POSITIVE),
-    "InverseGamma": Family(lambda x: (1.0 / x, np.log(x)), _inverse_gamma, **_POSITIVE),
-    "Beta": Family(
-        lambda x: (np.log(x), np.log1p(-x)),
-        _beta,
-        to_line=lambda x: np.log(x) - np.log1p(-x),
-        from_line=lambda t: 1.0 / (1.0 + np.exp(-t)),
-        log_jacobian=lambda t: -np.logaddexp(0.0, t) - np.logaddexp(0.0, -t),
-    ),
-    "Dirichlet": Family(lambda x: (np.log(x),), _dirichlet, np.log, _softmax, None),
-}
-
-
-def family(site: Site) -> str:
-    """Return the name of a site's family, inside the wrappers of its batch and event dimensions."""
-    return type(base(site.distribution)).__name__
-
-
-def statistics(site_family: str, value: np.ndarray) -> np.ndarray:
-    """Return the sufficient statistics of one value of a site, as a vector."""
-    return np.concatenate([np.ravel(part) for part in FAMILIES[site_family].statistics(value)])
-
-
-def expected_statistics(site: Site, ppl: Handle) -> Array:
-    """Return the expectations of the sufficient statistics of a site, as a vector, differentiable."""
-    parts = FAMILIES[family(site)].expectations(base(site.distribution), ppl)
-    return ppl.xp.concatenate([ppl.xp.broadcast_to(part, site.value.shape).reshape(-1) for part in parts])
-
-
 # --- the integrand --------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +54,7 @@ class Integrand:
 
     def __init__(self, backend: Backend, pair: Pair):
         self.backend, self.pair = backend, pair
-        self.elbos = backend.elbos(pair)
+        self.elbos = backend.elbos(pair, constants)
 
     def sites(self, params: Arrays, node: dict[str, np.ndarray] | None = None, seed: int = 0) -> dict[str, Site]:
         """Return the continuous sites of the guide, drawn from the seed or at the values of a node."""
@@ -171,8 +78,6 @@ class Integrand:
         library = {name: self.backend.ppl.array(leaf) for name, leaf in params.items()}
         weights = as_numpy(rule.weights(library))
         values, inside = self.elbos(params, rule.nodes, weights)
-        if not rule.exact:
-            return self._monte_carlo(params, rule, values)
 
         def weighted(leaves: Arrays) -> Array:
             return (rule.weights(leaves) * self.backend.ppl.array(values)).sum()
@@ -180,29 +85,6 @@ class Integrand:
         value, outside = self.backend.value_and_gradient(weighted, params)
         gradient = {name: inside[name] + outside[name] for name in params}
         return Estimate(value, gradient, 0.0, {name: np.zeros_like(leaf) for name, leaf in gradient.items()})
-
-    def _monte_carlo(self, params: Arrays, rule: Rule, values: np.ndarray) -> Estimate:
-        """Return means over draws with their standard errors: score function, with the mean as a control variate."""
-        baseline, rows = values.mean(), []
-        for index, value in enumerate(values):
-            one = np.ones(1)
-            inside = self.elbos(params, rule.nodes[index : index + 1], one)[1]
-            weight = functools.partial(lambda i, leaves: rule.weights(leaves)[i], index)
-            score = self.backend.value_and_gradient(weight, params)[1]
-            rows.append({name: inside[name] + len(values) * score[name] * (value - baseline) for name in params})
-        stacked = {name: np.stack([row[name] for row in rows]) for name in params}
-        root = np.sqrt(len(values))
-        return Estimate(
-            float(baseline),
-            {name: rows.mean(0) for name, rows in stacked.items()},
-            float(values.std(ddof=1) / root),
-            {name: rows.std(0, ddof=1) / root for name, rows in stacked.items()},
-        )
-
-
-def as_numpy(value: Any) -> np.ndarray:
-    """Return a library's array as one of NumPy."""
-    return np.asarray(value.detach() if hasattr(value, "detach") else value)
 
 
 # --- the conjugate probe --------------------------------------------------------------------------------------------
@@ -310,8 +192,7 @@ def probe_rule(integrand: Integrand, params: Arrays, probe: Probe, seed: int) ->
         parts = {name: white[name].apply(expected_statistics(site, ppl), ppl.array) for name, site in sites.items()}
         return ppl.array(inverse[0]) + probe.row(parts, ppl.xp) @ ppl.array(inverse[1:])
 
-    why = f"log p - log q is linear in {size} statistics; {len(nodes)} evaluations, residual {residual:.0e}"
-    return Rule("conjugate probe", why, nodes, weights)
+    return Rule("conjugate probe", nodes, weights, separable=not probe.products)
 
 
 # --- the other ways -------------------------------------------------------------------------------------------------
@@ -343,28 +224,44 @@ def quadrature_rule(integrand: Integrand, params: Arrays, seed: int) -> Rule | N
     mass = float(as_numpy(weights({key: ppl.array(leaf) for key, leaf in params.items()})).sum())
     if abs(mass - 1.0) > 1e-12:
         return None
-    return Rule("quadrature", f"one scalar site; the trapezoid rule at {len(nodes)} points", nodes, weights)
+    return Rule("quadrature", nodes, weights)
 
 
-def monte_carlo_rule(integrand: Integrand, params: Arrays, seed: int) -> Rule:
-    """Return draws of the guide with score-function weights: unbiased, with a standard error."""
-    ppl = integrand.backend.ppl
-    nodes = integrand.draw(params, NUM_DRAWS, seed)
+def monte_carlo(integrand: Integrand, params: Arrays, seed: int) -> Estimate:
+    """Return the expectation and its gradient by draws: means over batches, with their standard errors.
 
-    def weights(leaves: Arrays) -> Array:
-        log_q = _log_density(integrand, leaves, nodes)
-        return ppl.xp.exp(log_q - ppl.stop_gradient(log_q)) / len(nodes)
+    The gradient is that of g at the draws plus the score function's, with the mean of the other batches as baseline.
+    """
+    nodes = integrand.draw(params, NUM_BATCHES * BATCH, seed)
+    values = integrand.values(params, nodes).reshape(NUM_BATCHES, BATCH)
+    means = values.mean(1)
+    gradients: dict[str, list[np.ndarray]] = {name: [] for name in params}
+    for index in range(NUM_BATCHES):
+        batch = nodes[index * BATCH : (index + 1) * BATCH]
+        centred = (values[index] - np.delete(means, index).mean()) / BATCH
+        inside = integrand.elbos(params, batch, np.full(BATCH, 1.0 / BATCH))[1]
+        score = _score(integrand, params, batch, centred)
+        for name in params:
+            gradients[name].append(inside[name] + score[name])
+    stacked = {name: np.stack(rows) for name, rows in gradients.items()}
+    root = np.sqrt(NUM_BATCHES)
+    return Estimate(
+        float(means.mean()),
+        {name: rows.mean(0) for name, rows in stacked.items()},
+        float(means.std(ddof=1) / root),
+        {name: rows.std(0, ddof=1) / root for name, rows in stacked.items()},
+    )
 
-    return Rule("z-test", f"no exact way: {len(nodes)} draws", nodes, weights, exact=False)
 
+def _score(integrand: Integrand, params: Arrays, nodes: Nodes, weights: np.ndarray) -> Arrays:
+    """Return the gradient of sum_i w_i log q(node_i)."""
 
-def _log_density(integrand: Integrand, params: Arrays, nodes: Nodes) -> Array:
-    ppl = integrand.backend.ppl
-    totals = []
-    for node in nodes:
-        sites = integrand.sites(params, node)
-        totals.append(sum(site.distribution.log_prob(site.value).sum() for site in sites.values()))
-    return ppl.xp.stack(totals)
+    def weighted(leaves: Arrays) -> Array:
+        sites = [integrand.sites(leaves, node) for node in nodes]
+        log_q = [sum(site.distribution.log_prob(site.value).sum() for site in each.values()) for each in sites]
+        return sum(weight * each for weight, each in zip(weights.tolist(), log_q, strict=True))
+
+    return integrand.backend.value_and_gradient(weighted, params)[1]
 
 
 def enumeration_rule(integrand: Integrand, params: Arrays) -> Rule | None:
@@ -372,19 +269,18 @@ def enumeration_rule(integrand: Integrand, params: Arrays) -> Rule | None:
     ppl = integrand.backend.ppl
     if integrand.sites({name: ppl.array(leaf) for name, leaf in params.items()}):
         return None
-    return Rule("enumeration", "every latent site is discrete", [{}], lambda leaves: ppl.array(np.ones(1)))
+    return Rule("enumeration", [{}], lambda leaves: ppl.array(np.ones(1)))
 
 
-def strongest_rules(integrand: Integrand, params: Arrays, seed: int) -> Iterator[Rule | None]:
-    """Yield the ways to take the expectation, the strongest first; None where a way does not apply."""
+def exact_rules(integrand: Integrand, params: Arrays, seed: int) -> Iterator[Rule | None]:
+    """Yield the exact ways to take the expectation, the strongest first; None where a way does not apply."""
     yield enumeration_rule(integrand, params)
     probe = find_probe(integrand, params, seed)
     yield probe_rule(integrand, params, probe, seed) if probe else None
     yield quadrature_rule(integrand, params, seed)
-    yield monte_carlo_rule(integrand, params, seed)
 
 
-def expectation(integrand: Integrand, params: Arrays, seed: int = 0) -> tuple[Rule, Estimate]:
-    """Return the ELBO and its gradient by the strongest way there is, with that way."""
-    rule = next(rule for rule in strongest_rules(integrand, params, seed) if rule is not None)
-    return rule, integrand.estimate(params, rule)
+def expectation(integrand: Integrand, params: Arrays, seed: int = 0) -> tuple[Rule | None, Estimate]:
+    """Return the ELBO and its gradient by the strongest exact way, with that way; by draws, and None, without one."""
+    rule = next((rule for rule in exact_rules(integrand, params, seed) if rule is not None), None)
+    return rule, integrand.estimate(params, rule) if rule else monte_carlo(integrand, params, seed)

@@ -209,11 +209,14 @@ class Entry:
     ) -> tuple[Any, dict[str, np.ndarray]]:
         """Draw a data set from the generative function itself; return it with the latent variables behind it.
 
-        The same seed gives the same data; the two libraries draw different ones.
+        The same seed gives the same data; the two libraries draw different ones. Point parameters come from `params`,
+        else from the model's seeded start; `Params()` leaves them to their prior.
         """
         from latentzoo.inference import automatic
 
         prior = self.prior() if prior is None else self.check_prior(prior)
+        if params is None and self.Theta._fields:
+            params = self.guide_room.init(self._empty, prior, self.spec, np.random.default_rng(seed))
         model = self.model.on(library)
         drawn, data = automatic.backend(library).draw(model, (self._empty, prior, params), {"num_rows": num_rows}, seed)
         truth = {site: value for site, value in drawn.items() if site not in self.Data._fields}

@@ -1,0 +1,225 @@
+"""The closed form of every model, fitted to data that its own story made and to data that the user names."""
+
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+
+from latentzoo.benchmarks.report import mark, number, table
+from latentzoo.benchmarks.results import Row
+from latentzoo.benchmarks.runner import Context, Unit
+from latentzoo.inference import fit as fitting
+from latentzoo.inference import pictures
+from latentzoo.inference.registry import Entry, get, names
+from latentzoo.inference.result import Fit
+from latentzoo.models.language import contract
+from latentzoo.models.language.contract import Params
+from latentzoo.models.language.errors import Note
+
+SUITE = "fits by the closed forms: how good, how fast, and their pictures"
+NUM_ROWS = {True: 2_000, False: 50_000}  # quick or not
+NUM_RESTARTS = {True: 5, False: 20}
+NUM_STEPS = 5_000
+MOST_LIKELIHOODS = 20_000_000  # draws times rows in posterior.nc: 160 MB
+CERTAIN = 30.0  # logits of a component that is known
+
+
+class Task(NamedTuple):
+    """A data set to fit: `truth` and `held_out` of a simulated one, `about` in words."""
+
+    zoo: Entry
+    name: str
+    data: Any
+    prior: Any
+    about: str
+    truth: dict[str, np.ndarray] | None = None
+    held_out: Any = None
+
+
+def units(context: Context) -> Iterator[Unit]:
+    """Yield a unit for each entry's simulated data, and for each data set that the user named."""
+    for name in names():
+        yield Unit(f"{name}/simulated", partial(_simulated, name, context))
+        if name in context.catalogues:
+            file = Path(context.catalogues[name][0]).name
+            yield Unit(f"{name}/{file}", partial(_named, name, context))
+
+
+def _simulated(name: str, context: Context) -> Iterator[Row]:
+    """Fit what the model drew; half as many rows again, of the same latent globals, are held out."""
+    zoo, size = get(name), NUM_ROWS[context.quick]
+    prior = zoo.prior()
+    everything, truth = zoo.simulate(seed=context.seed, num_rows=size + size // 2, prior=prior)
+    data, held_out = (contract.take_rows(everything, part) for part in (slice(0, size), slice(size, None)))
+    about = f"{size:,} rows drawn from the model itself, seed {context.seed}"
+    yield from _measure(Task(zoo, "simulated", data, prior, about, truth, held_out), context)
+
+
+def _named(name: str, context: Context) -> Iterator[Row]:
+    file, options = context.catalogues[name]
+    fields = get(name).spec.__dataclass_fields__
+    zoo = get(name, **{key: value for key, value in options.items() if key in fields})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Note)
+        data = zoo.read(file, **{key: value for key, value in options.items() if key not in fields})
+    notes = [str(one.message) for one in caught if issubclass(one.category, Note)]
+    about = "; ".join([f"{contract.num_rows(data) or 0:,} rows of {Path(file).name}", *notes])
+    yield from _measure(Task(zoo, Path(file).name, data, zoo.prior(data), about), context)
+
+
+# --- what is measured -----------------------------------------------------------------------------------------------
+
+
+def _measure(task: Task, context: Context) -> Iterator[Row]:
+    variant = ", ".join(f"{field}={value}" for field, value in vars(task.zoo.spec).items())
+    row = partial(Row, "closed_form", entry=task.zoo.name, variant=variant, data=task.name)
+    fit = _fit(task, num_restarts=NUM_RESTARTS[context.quick], seed=context.seed)
+    seconds, ended = float(fit.seconds_trace[-1]), [restart.elbo for restart in fit.restarts]
+    best = sum(fit.elbo - elbo <= 1e-6 * abs(fit.elbo) for elbo in ended)
+    yield row("ELBO", value=fit.elbo, unit="nats", ok=bool(np.isfinite(fit.elbo)), note=task.about)
+    yield row("restarts at this ELBO", value=best, reference=len(ended), note=f"the worst is at {number(min(ended))}")
+    yield row("converged", value=float(fit.converged), ok=fit.converged, note=fit.reason)
+    yield row("steps", value=fit.num_steps)
+    yield row("time of the best restart", value=seconds, unit="s")
+    yield row("time per step", value=1e3 * seconds / fit.num_steps, unit="ms")
+    yield _density(row, task, fit)
+    if task.truth is not None:
+        yield from _against_truth(row, task, fit, task.truth)
+    folder = context.folder / "closed_form" / task.zoo.name / task.name
+    paths = _write(fit, folder)
+    yield row("files", value=len(paths), note=", ".join(path.name for path in paths))
+
+
+def _fit(task: Task, **options: Any) -> Fit:
+    """Fit by the model's first method; whether it converged is a row, and no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)
+        return fitting.fit(task.zoo, task.data, prior=task.prior, num_steps=NUM_STEPS, progress=False, **options)
+
+
+def _density(row: "partial[Row]", task: Task, fit: Fit) -> Row:
+    """Return the log density of held-out rows where there are any, beside what the truth itself gives them."""
+    if task.held_out is None or task.truth is None:
+        found = fit.evaluate()
+        return row("log density per row, of the fitted rows", value=found["log_density_per_row"], unit="nats")
+    found = fit.evaluate(task.held_out)
+    truth = float(fit.log_likelihood(task.held_out, task.truth).mean())
+    error = truth - found["log_density_per_row"]
+    note = "the reference is the density under the true parameters"
+    name = "log density per row, of held-out rows"
+    return row(name, value=found["log_density_per_row"], unit="nats", reference=truth, error=error, note=note)
+
+
+def _against_truth(row: "partial[Row]", task: Task, fit: Fit, truth: dict[str, np.ndarray]) -> Iterator[Row]:
+    """Yield how the fit compares with one that starts at the truth, and with the truth itself."""
+    start = _start_at_truth(task, fit, truth)
+    if start is not None:
+        reference = _fit(task, init=start).elbo
+        short = reference - fit.elbo
+        reached = short <= 1e-6 * abs(reference)
+        note = "reached" if reached else "a poorer optimum: more restarts may find the better one"
+        name = "ELBO, beside a fit that starts at the truth"
+        yield row(name, value=fit.elbo, unit="nats", reference=reference, error=short, note=note)
+    yield from _recovery(row, task, fit, truth)
+
+
+def _start_at_truth(task: Task, fit: Fit, truth: dict[str, np.ndarray]) -> Params | None:
+    """Return the parameters after an M step from the true discrete sites, where the guide has free logits for them."""
+    zoo = task.zoo
+    sites = {field: truth.get(field.removesuffix("_logits")) for field in zoo.guide_room.LOCAL}
+    size = contract.num_rows(task.data)
+    local = {
+        field: CERTAIN * np.eye(fit.entry.spec.num_components)[np.asarray(states[:size], dtype=int)]
+        for field, states in sites.items()
+        if field.endswith("_logits") and states is not None
+    }
+    if not local or len(local) < len(sites):
+        return None
+    params = fit.params._replace(phi=fit.params.phi._replace(**local))
+    stats = zoo.closed_form.e_step(params, task.data, task.prior, zoo.spec)
+    return zoo.closed_form.m_step(stats, params, task.prior, zoo.spec)
+
+
+def _recovery(row: "partial[Row]", task: Task, fit: Fit, truth: dict[str, np.ndarray]) -> Iterator[Row]:
+    """Yield how far the sites of each component are from the truth, the labels matched as well as can be."""
+    from scipy.optimize import linear_sum_assignment
+
+    plates, rows = task.zoo.plates(), set(task.zoo.row_plates)
+    draws = fit.posterior(num_draws=1000, seed=fit.seed)
+    shared = [site for site in draws if site in truth and plates[site] and not set(plates[site]) & rows]
+    if not shared:
+        return
+    found = {site: _flat(draws[site].mean(0)) for site in shared}
+    true = {site: _flat(truth[site]) for site in shared}
+    cost = sum(_squared_distances(found[site], true[site]) / (true[site].var() + 1e-12) for site in shared)
+    mine, theirs = linear_sum_assignment(cost)
+    for site in shared:
+        gap = found[site][mine] - true[site][theirs]
+        sd = _flat(draws[site].std(0))[mine]
+        note = f"in posterior standard deviations {np.sqrt(np.mean((gap / sd) ** 2)):.2f}, where 1 is expected"
+        yield row(f"{site}: distance to the truth", value=float(np.sqrt((gap**2).sum(1).mean())), note=note)
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Return one row for each component."""
+    return np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+
+
+def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return ((a[:, None] - b) ** 2).sum(-1)
+
+
+def _write(fit: Fit, folder: Path) -> list[Path]:
+    """Write the pictures, the fit and its posterior draws."""
+    paths = pictures.save(fit, folder)
+    paths.append(fit.save(folder / "fit.npz"))
+    num_draws = int(np.clip(MOST_LIKELIHOODS // (contract.num_rows(fit.data) or 1), 10, 1000))
+    unfinished, paths = folder / ".posterior.nc", [*paths, folder / "posterior.nc"]
+    fit.to_arviz(num_draws=num_draws, seed=fit.seed).to_netcdf(unfinished)
+    os.replace(unfinished, paths[-1])
+    return paths
+
+
+# --- the report -----------------------------------------------------------------------------------------------------
+
+
+def section(rows: Sequence[Row], folder: Path) -> str:
+    """Return a table for each data set, with its pictures."""
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.entry, row.data].append(row)
+    intro = (
+        "The ELBO is a lower bound on the log evidence, every constant kept: of two fits of the same model to the same"
+        " data, the higher is the better. Of restarts that end lower, another optimum is to blame. The log density of"
+        " rows that the fit has not seen comes near the truth's own where the model was learnt; the distance to the"
+        " truth is the root mean square over components, and a few posterior standard deviations where q is honest."
+    )
+    return "\n\n".join([intro, *(_data_set(*key, group, folder) for key, group in groups.items())])
+
+
+def _data_set(entry: str, data: str, rows: list[Row], folder: Path) -> str:
+    lines = [
+        [row.quantity, f"{number(row.value)} {row.unit}".strip(), number(row.reference), mark(row.ok), row.note]
+        for row in rows
+        if row.quantity != "files"
+    ]
+    place = Path("closed_form") / entry / data
+    links = [f"!{_link(f'{path.stem} of {entry}, {data}', place / path.name)}" for path in _png(folder / place)]
+    files = "Files: " + ", ".join(_link(name, place / name) for name in ("fit.npz", "posterior.nc"))
+    body = table(["quantity", "value", "reference", "holds", "note"], lines)
+    return "\n\n".join([f"### {entry}, {data}", rows[0].variant, body, *links, files])
+
+
+def _link(text: str, path: Path) -> str:
+    return f"[{text}]({quote(path.as_posix())})"
+
+
+def _png(folder: Path) -> list[Path]:
+    """Return the pictures, a model's own first."""
+    return sorted(folder.glob("*.png"), key=lambda path: (path.stem == "elbo", path.name))

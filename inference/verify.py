@@ -1,0 +1,399 @@
+"""`verify`: every hand-derived bound and gradient against both libraries' automatic ones, in float64.
+
+Each number is compared at several random parameter points, not at an optimum, by the strongest way there is: discrete
+sites enumerated; continuous ones by the conjugate probe, common noise or quadrature; a z-test where nothing exact
+exists (`expectations.py` says how). Where the blocks of a mean-field guide do not interact, the zero-variance
+certificate is added: at their optima every single draw of the libraries' ELBO is the hand-derived one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from latentzoo.inference import accumulate
+from latentzoo.inference.automatic import Backend, Pair, backend, pushed
+from latentzoo.inference.expectations import Estimate, Integrand, Rule, expectation
+from latentzoo.inference.progress import progress as progress_bar
+from latentzoo.inference.registry import Entry, get
+from latentzoo.models.language import contract
+from latentzoo.models.language.contract import Params
+from latentzoo.models.language.errors import UserError
+from latentzoo.models.language.ppl import LIBRARIES, Library
+
+TOLERANCE = 1e-10
+NUM_ROWS, NUM_BATCH = 20, 8
+STANDARD_ERRORS = 5.0  # of a z-test: one false alarm in two million numbers
+
+Gradient = Mapping[str, np.ndarray]
+
+# Why each way is as strong as it is, for the foot of the table.
+WAYS = {
+    "conjugate probe": "log p - log q is linear in the sites' sufficient statistics (residual below 1e-12), so solving for"
+    " its coefficients and inserting the expectations is exact",
+    "enumeration": "the library sums over every state",
+    "common noise": "the same standard normal noise by hand and in the library",
+    "quadrature": "one scalar site, by the trapezoid rule on its unconstrained line",
+    "z-test": "no exact way is known: draws, and an allowance of five standard errors",
+    "zero-variance certificate": "at the optimum of its blocks every single draw of the ELBO is the bound itself",
+}
+
+
+class Check(NamedTuple):
+    """One comparison: a bound, or its gradient by one parameter, at one point, in one library.
+
+    way: how the automatic number was had, and for which sites. hand, automatic: the numbers where they differ most.
+    error, tolerance: the largest absolute difference, and what it may be. where: the index of that entry, and the point.
+    """
+
+    entry: str
+    variant: str
+    library: str
+    point: str
+    quantity: str
+    way: str
+    hand: float
+    automatic: float
+    error: float
+    tolerance: float
+    ok: bool
+    where: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a verification: `ok`, the `rows`, and a table when printed."""
+
+    rows: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a comparison, and every one holds."""
+        return bool(self.rows) and all(row.ok for row in self.rows)
+
+    def __str__(self) -> str:
+        groups: dict[tuple[str, str, str, str], list[Check]] = {}
+        for row in self.rows:
+            groups.setdefault((row.entry, row.variant, row.library, row.way), []).append(row)
+        ways = [f"{way}: {why}" for way, why in WAYS.items() if any(way in row.way for row in self.rows)]
+        failed = [f"FAILED {_sentence(row)}" for row in self.rows if not row.ok]
+        count = f"{sum(row.ok for row in self.rows)} of {len(self.rows)} comparisons hold"
+        return "\n".join([*_table(groups), "", *ways, *failed, count])
+
+
+def _table(groups: dict[tuple[str, str, str, str], list[Check]]) -> list[str]:
+    """Return aligned lines: one for each model, variant, library and way, with the worst of its numbers."""
+    table = [("", "model", "variant", "library", "numbers", "worst", "off by", "allowed", "way")]
+    for (entry, variant, library, way), rows in groups.items():
+        worst = max(rows, key=lambda row: row.error / row.tolerance)
+        state = "ok" if all(row.ok for row in rows) else "FAILED"
+        numbers = (str(len(rows)), worst.quantity, f"{worst.error:.1e}", f"{worst.tolerance:.1e}")
+        table.append((state, entry, variant, library, *numbers, way))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+
+
+def _sentence(row: Check) -> str:
+    name = "the ELBO" if row.quantity == "elbo" else f"the gradient by {row.quantity}"
+    return (
+        f"{row.entry} [{row.variant}] {row.library}: {name}{row.where} is {row.hand:.12g} by hand and"
+        f" {row.automatic:.12g} automatically, off by {row.error:.3g} (allowed {row.tolerance:.1e}), at {row.point}"
+    )
+
+
+def verify(
+    name: str | Entry | None = None,
+    *,
+    library: Library | None = None,
+    model: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | None = None,
+    elbo: Callable[[dict[str, np.ndarray], Any], float] | None = None,
+    gradient: Callable[[dict[str, np.ndarray], Any], Gradient] | None = None,
+    params: Mapping[str, Any] | None = None,
+    data: Any = None,
+    num_points: int = 3,
+    seed: int = 0,
+    progress: bool = True,
+    **spec: Any,
+) -> Report:
+    """Compare hand-derived numbers with automatic ones: of a model of the zoo, or of your own derivation.
+
+    A model of the zoo: `verify("earthquakes")`, over every choice of its Spec that the keywords leave open.
+
+    Your own: `verify(library="pyro", model=..., guide=..., elbo=..., gradient=..., params=..., data=...)`, where
+    `model(data)` and `guide(data)` are ordinary programs of the library with their own param sites, `params` gives each
+    site its constrained value, `elbo(params, data)` returns a float and `gradient(params, data)` a dict with the same
+    keys: the derivatives by the constrained values. Discrete sites of finite support are enumerated.
+
+    Raises
+    ------
+    UserError: an argument is missing or unknown; a parameter that the programs do not have, or one without a value.
+    """
+    if name is not None:
+        return _verify_entry(name, library, num_points, seed, progress, spec)
+    own = {"library": library, "model": model, "guide": guide, "elbo": elbo, "gradient": gradient, "params": params}
+    missing = [argument for argument, value in own.items() if value is None]
+    if missing:
+        raise UserError(f"verify lacks {missing[0]}=: give the name of a model, or {', '.join(own)} and data")
+    contract.check_keywords(spec, own, "argument of verify")
+    return Report(tuple(_own_checks(library, model, guide, elbo, gradient, params, data, seed)))  # type: ignore[arg-type]
+
+
+# --- the comparison ---------------------------------------------------------------------------------------------------
+
+
+class Hand(NamedTuple):
+    """A hand-derived bound and its gradient by name."""
+
+    value: float
+    gradient: Gradient
+
+
+class Case(NamedTuple):
+    """What is compared: names for the table, the parameters by name, and the hand-derived numbers."""
+
+    entry: str
+    variant: str
+    point: str
+    params: dict[str, np.ndarray]
+    hand: Hand
+
+
+def _compare(case: Case, library: str, way: str, automatic: Estimate) -> Iterator[Check]:
+    """Yield the row of the bound and of the gradient by each parameter."""
+    yield _row(case, library, way, "elbo", case.hand.value, automatic.value, automatic.value_error)
+    for name, auto in automatic.gradient.items():
+        yield _row(case, library, way, name, case.hand.gradient[name], auto, automatic.gradient_error[name])
+
+
+def _row(
+    case: Case, library: str, way: str, quantity: str, hand: Any, automatic: Any, standard_error: Any = 0.0
+) -> Check:
+    """Compare two arrays, to 1e-10 of their largest entry (of one, where that is smaller)."""
+    hand, automatic = np.asarray(hand, dtype=np.float64), np.asarray(automatic, dtype=np.float64)
+    if hand.shape != automatic.shape:
+        raise UserError(f"the gradient by {quantity} has shape {hand.shape}: it must be {automatic.shape}")
+    scale = max(1.0, float(np.abs(automatic).max(initial=0.0)))
+    allowed = np.broadcast_to(TOLERANCE * scale + STANDARD_ERRORS * np.asarray(standard_error), hand.shape)
+    difference = np.abs(hand - automatic)
+    excess = np.where(np.isfinite(difference), difference / allowed, np.inf)
+    at = tuple(int(i) for i in np.unravel_index(int(excess.argmax()), hand.shape)) if hand.size else ()
+    where = f"[{', '.join(map(str, at))}]" if at else ""
+    return Check(
+        entry=case.entry,
+        variant=case.variant,
+        library=library,
+        point=case.point,
+        quantity=quantity,
+        way=way,
+        hand=float(hand[at]),
+        automatic=float(automatic[at]),
+        error=float(difference[at]),
+        tolerance=float(allowed[at]),
+        ok=bool((excess <= 1.0).all()),
+        where=where,
+    )
+
+
+def _way(integrand: Integrand, params: Mapping[str, Any], rule: Rule | None) -> str:
+    """Return which sites are treated how."""
+    way = rule.way if rule else "z-test"
+    ppl, pair = integrand.backend.ppl, integrand.pair
+    library = {name: ppl.array(leaf) for name, leaf in params.items()}
+    sites: dict[str, list[str]] = {way: [], "enumeration": []}
+    for name, site in integrand.backend.latents(pair.guide, pair, library, {}, seed=0).items():
+        sites["enumeration" if site.discrete else way].append(name)
+    return "; ".join(f"{way} ({', '.join(names)})" for way, names in sites.items() if names) or "enumeration"
+
+
+# --- a derivation of the user's own -----------------------------------------------------------------------------------
+
+
+def _own_checks(
+    library: Library,
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    elbo: Callable[[dict[str, np.ndarray], Any], float],
+    gradient: Callable[[dict[str, np.ndarray], Any], Gradient],
+    params: Mapping[str, Any],
+    data: Any,
+    seed: int,
+) -> Iterator[Check]:
+    auto = backend(library)
+    values = {name: np.asarray(_plain(value), dtype=np.float64) for name, value in params.items()}
+    with auto.precision(), auto.double_constants():
+        inputs = contract.map_leaves(lambda _, leaf: auto.ppl.array(_double(leaf)), data)
+        pair = Pair(auto.enumerated(model), auto.enumerated(guide), (inputs,))
+        parameters, depth = auto.inspect(pair)
+        _check_names(set(values), parameters, "params")
+        derived = gradient(values, data)
+        _check_names(set(derived), set(values), "the dict that gradient returns")
+        value = float(elbo(values, data))
+        integrand = Integrand(auto, pair._replace(max_plate_nesting=depth))
+        rule, estimate = expectation(integrand, values, seed)
+        hand = Hand(value, {name: np.asarray(_plain(derived[name])) for name in values})
+        case = Case("your derivation", library, "the params given", values, hand)
+        yield from _compare(case, library, _way(integrand, values, rule) + _power(rule, estimate), estimate)
+
+
+def _power(rule: Rule | None, estimate: Estimate) -> str:
+    """Return what a z-test would have missed: an error is seen with probability 0.99 from (5 + 2.33) errors on."""
+    if rule is not None:
+        return ""
+    return f"; an ELBO off by {(STANDARD_ERRORS + 2.33) * estimate.value_error:.2g} would be seen with probability 0.99"
+
+
+def _check_names(given: set[str], wanted: set[str], what: str) -> None:
+    if missing := sorted(wanted - given):
+        raise UserError(f"{what} lacks {missing[0]!r}: it needs {', '.join(sorted(wanted))}")
+    if extra := sorted(given - wanted):
+        raise UserError(f"{what} has {extra[0]!r}, which is no parameter: there is {', '.join(sorted(wanted))}")
+
+
+def _plain(value: Any) -> Any:
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _double(leaf: Any) -> Any:
+    """Return floats in float64, the rest as it is."""
+    array = np.asarray(_plain(leaf))
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+# --- a model of the zoo -----------------------------------------------------------------------------------------------
+
+
+class Setting(NamedTuple):
+    """One variant of an entry, with the data that it is proved on; `total_rows` where they are a minibatch."""
+
+    entry: Entry
+    label: str
+    data: Any
+    prior: Any
+    points: tuple[Params, ...]
+    total_rows: int | None = None
+
+    def pair(self, library: Library) -> Pair:
+        """Return the bound programs of a library."""
+        zoo = self.entry
+        kwargs = {"total_rows": self.total_rows} if self.total_rows else {}
+        args = (self.data, self.prior, self.points[0])
+        return Pair(zoo.model.on(library), zoo.guide.on(library), args, kwargs, zoo.model_room.MAX_PLATE_NESTING)
+
+    @property
+    def factor(self) -> float:
+        """How many times the minibatch stands for its rows."""
+        return self.total_rows / (contract.num_rows(self.data) or 1) if self.total_rows else 1.0
+
+
+def _verify_entry(
+    name: str | Entry, library: Library | None, num_points: int, seed: int, progress: bool, spec: dict[str, Any]
+) -> Report:
+    zoo = name if isinstance(name, Entry) else get(name, **spec)
+    open_choices = [v for v in contract.variants(zoo.spec) if all(getattr(v, key) == spec[key] for key in spec)]
+    entries = [Entry(zoo.name, zoo.model_room, zoo.guide_room, zoo.closed_form, variant) for variant in open_choices]
+    settings = [setting for each in entries for setting in _settings(each, num_points, seed)]
+    libraries = LIBRARIES if library is None else (backend(library).name,)
+    rows: list[Check] = []
+    with progress_bar(f"verify {zoo.name}", len(settings) * len(libraries), progress) as update:
+        for index, setting in enumerate(settings):
+            for which, each_library in enumerate(libraries):
+                rows.extend(_PROOFS[zoo.closed_form.PROOF](setting, backend(each_library), seed))
+                update(index * len(libraries) + which + 1, setting.label)
+    return Report(tuple(rows))
+
+
+def _settings(zoo: Entry, num_points: int, seed: int) -> Iterator[Setting]:
+    """Yield the whole data with local fields at their optimum and free, and a minibatch."""
+    data, _ = zoo.simulate(seed=seed, num_rows=NUM_ROWS)
+    prior = zoo.prior(data)
+    label = ", ".join(f"{field}={value}" for field, value in vars(zoo.spec).items()) or "no options"
+    points = tuple(_random_point(zoo, data, prior, seed + point) for point in range(num_points))
+    yield Setting(zoo, label, data, prior, points)
+    if zoo.guide_room.LOCAL:
+        free = tuple(_free_point(zoo, point, data, prior, seed + index) for index, point in enumerate(points))
+        yield Setting(zoo, f"{label}; {', '.join(zoo.guide_room.LOCAL)} free", data, prior, free)
+    batch = contract.take_rows(data, slice(0, NUM_BATCH))
+    yield Setting(zoo, f"{label}; a minibatch of {NUM_BATCH} of {NUM_ROWS}", batch, prior, points[:1], NUM_ROWS)
+
+
+def _random_point(zoo: Entry, data: Any, prior: Any, seed: int) -> Params:
+    return _jittered(zoo.init(data, prior, seed), np.random.default_rng(seed))
+
+
+def _free_point(zoo: Entry, params: Params, data: Any, prior: Any, seed: int) -> Params:
+    """Return the point with its local fields written out, away from their optimum."""
+    written = zoo.closed_form.local_optimum(params, data, prior, zoo.spec)
+    return _jittered(written, np.random.default_rng(seed))
+
+
+def _jittered(params: Params, rng: np.random.Generator) -> Params:
+    """Return the params with every number moved: all are real-valued, so any move is allowed."""
+    return contract.map_leaves(lambda _, leaf: leaf + 0.3 * rng.normal(size=np.shape(leaf)), params)
+
+
+def _expected_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Check]:
+    """Yield the checks of a bound whose expectations are in closed form."""
+    with auto.precision():
+        integrand = Integrand(auto, setting.pair(auto.name))  # type: ignore[arg-type]
+        for index, params in enumerate(setting.points):
+            leaves = contract.leaves(params)
+            hand = _expected_hand(setting, params)
+            case = Case(setting.entry.name, setting.label, f"random point {index}", leaves, hand)
+            rule, estimate = expectation(integrand, leaves, seed + index)
+            yield from _compare(case, auto.name, _way(integrand, leaves, rule), estimate)
+        if rule is not None and rule.separable and setting.entry.guide_room.LOCAL and "free" in setting.label:
+            yield _certificate(setting, integrand, seed)
+
+
+def _expected_hand(setting: Setting, params: Params) -> Hand:
+    """Return the hand-derived numbers of a bound in closed form, local gradients included."""
+    form, spec, prior = setting.entry.closed_form, setting.entry.spec, setting.prior
+    stats = accumulate.scaled(form.e_step(params, setting.data, prior, spec), setting.factor)
+    gradient = contract.leaves(form.elbo_gradient(stats, params, prior, spec))
+    if set(gradient) < set(contract.leaves(params)):
+        gradient |= contract.leaves(form.local_gradient(params, setting.data, prior, spec))
+    return Hand(float(form.elbo(stats, params, prior, spec)), gradient)
+
+
+def _certificate(setting: Setting, integrand: Integrand, seed: int) -> Check:
+    """Compare single draws at the optimum of the continuous blocks: each is the bound itself, whatever the draw."""
+    form, spec, prior, data = setting.entry.closed_form, setting.entry.spec, setting.prior, setting.data
+    start = setting.points[0]
+    moved = form.m_step(form.e_step(start, data, prior, spec), start, prior, spec)
+    local = {field: getattr(start.phi, field) for field in setting.entry.guide_room.LOCAL}
+    params = moved._replace(phi=moved.phi._replace(**local))
+    hand = _expected_hand(setting, params)
+    leaves = contract.leaves(params)
+    draws = integrand.draw(leaves, 5, seed)
+    values = integrand.values(leaves, draws)
+    worst = float(values[np.abs(values - hand.value).argmax()])
+    case = Case(setting.entry.name, setting.label, "the optimum of its blocks", leaves, hand)
+    way = f"zero-variance certificate ({len(draws)} draws)"
+    return _row(case, integrand.backend.name, way, "elbo", hand.value, worst)
+
+
+def _noise_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Check]:
+    """Yield the checks of a deep model: value and gradient at the same standard normal noise."""
+    zoo = setting.entry
+    with auto.precision():
+        pair = setting.pair(auto.name)  # type: ignore[arg-type]
+        elbos = auto.elbos(pair, pushed)
+        for index, params in enumerate(setting.points):
+            leaves = contract.leaves(params)
+            library = {name: auto.ppl.array(leaf) for name, leaf in leaves.items()}
+            sites = auto.latents(pair.guide, pair, library, {}, seed)
+            rng = np.random.default_rng(seed + index)
+            noise = {name: rng.normal(size=tuple(site.value.shape)) for name, site in sites.items() if not site.discrete}
+            value, derived = zoo.closed_form.value_and_gradient(params, setting.data, setting.prior, noise, zoo.spec)
+            factor = setting.factor
+            scaled = {name: factor * leaf for name, leaf in contract.leaves(derived).items()}
+            hand = Hand(factor * float(value), scaled)
+            values, gradient = elbos(leaves, [noise], np.ones(1))
+            exact = Estimate(float(values[0]), gradient, 0.0, {name: np.zeros_like(g) for name, g in gradient.items()})
+            case = Case(zoo.name, setting.label, f"random point {index}", leaves, hand)
+            yield from _compare(case, auto.name, f"common noise ({', '.join(noise)})", exact)
+
+
+_PROOFS = {"expectation": _expected_proof, "common noise": _noise_proof}
