@@ -91,8 +91,11 @@ def _measure(task: Task, context: Context) -> Iterator[Row]:
     yield _density(row, task, fit)
     if task.truth is not None:
         yield from _against_truth(row, task, fit, task.truth)
-    folder = context.folder / "closed_form" / task.zoo.name / task.name
-    paths = _write(fit, folder)
+    num_draws = int(np.clip(MOST_LIKELIHOODS // (contract.num_rows(task.data) or 1), 10, 1000))
+    draws = fit.to_arviz(num_draws=num_draws, seed=fit.seed)
+    if task.truth is not None:
+        yield from _recovery(row, draws.posterior, task.truth)
+    paths = _write(fit, draws, context.folder / "closed_form" / task.zoo.name / task.name)
     yield row("files", value=len(paths), note=", ".join(path.name for path in paths))
 
 
@@ -126,35 +129,36 @@ def _against_truth(row: "partial[Row]", task: Task, fit: Fit, truth: dict[str, n
         note = "reached" if reached else "a poorer optimum: more restarts may find the better one"
         name = "ELBO, beside a fit that starts at the truth"
         yield row(name, value=fit.elbo, unit="nats", reference=reference, error=short, note=note)
-    yield from _recovery(row, task, fit, truth)
 
 
 def _start_at_truth(task: Task, fit: Fit, truth: dict[str, np.ndarray]) -> Params | None:
     """Return the parameters after an M step from the true discrete sites, where the guide has free logits for them."""
-    zoo = task.zoo
-    sites = {field: truth.get(field.removesuffix("_logits")) for field in zoo.guide_room.LOCAL}
-    size = contract.num_rows(task.data)
+    zoo, size = task.zoo, contract.num_rows(task.data)
+    states = {field: truth.get(field.removesuffix("_logits")) for field in zoo.guide_room.LOCAL}
+    one_hot = np.eye(getattr(zoo.spec, "num_components", 0))
     local = {
-        field: CERTAIN * np.eye(fit.entry.spec.num_components)[np.asarray(states[:size], dtype=int)]
-        for field, states in sites.items()
-        if field.endswith("_logits") and states is not None
+        field: CERTAIN * one_hot[np.asarray(state[:size], dtype=int)]
+        for field, state in states.items()
+        if field.endswith("_logits") and state is not None and len(one_hot)
     }
-    if not local or len(local) < len(sites):
+    if not local or len(local) < len(states):
         return None
     params = fit.params._replace(phi=fit.params.phi._replace(**local))
     stats = zoo.closed_form.e_step(params, task.data, task.prior, zoo.spec)
     return zoo.closed_form.m_step(stats, params, task.prior, zoo.spec)
 
 
-def _recovery(row: "partial[Row]", task: Task, fit: Fit, truth: dict[str, np.ndarray]) -> Iterator[Row]:
-    """Yield how far the sites of each component are from the truth, the labels matched as well as can be."""
+def _recovery(row: "partial[Row]", posterior: Any, truth: dict[str, np.ndarray]) -> Iterator[Row]:
+    """Yield how far the sites of each component are from the truth, the labels matched as well as can be.
+
+    posterior: an ArviZ group, whose dimensions tell which sites have components.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    plates, rows = task.zoo.plates(), set(task.zoo.row_plates)
-    draws = fit.posterior(num_draws=1000, seed=fit.seed)
-    shared = [site for site in draws if site in truth and plates[site] and not set(plates[site]) & rows]
+    shared = [site for site in posterior.data_vars if site in truth and "components" in posterior[site].dims]
     if not shared:
         return
+    draws = {site: posterior[site].values[0] for site in shared}
     found = {site: _flat(draws[site].mean(0)) for site in shared}
     true = {site: _flat(truth[site]) for site in shared}
     cost = sum(_squared_distances(found[site], true[site]) / (true[site].var() + 1e-12) for site in shared)
@@ -175,13 +179,11 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return ((a[:, None] - b) ** 2).sum(-1)
 
 
-def _write(fit: Fit, folder: Path) -> list[Path]:
+def _write(fit: Fit, draws: Any, folder: Path) -> list[Path]:
     """Write the pictures, the fit and its posterior draws."""
-    paths = pictures.save(fit, folder)
-    paths.append(fit.save(folder / "fit.npz"))
-    num_draws = int(np.clip(MOST_LIKELIHOODS // (contract.num_rows(fit.data) or 1), 10, 1000))
-    unfinished, paths = folder / ".posterior.nc", [*paths, folder / "posterior.nc"]
-    fit.to_arviz(num_draws=num_draws, seed=fit.seed).to_netcdf(unfinished)
+    paths = [*pictures.save(fit, folder), fit.save(folder / "fit.npz"), folder / "posterior.nc"]
+    unfinished = folder / ".posterior.nc"
+    draws.to_netcdf(unfinished)
     os.replace(unfinished, paths[-1])
     return paths
 

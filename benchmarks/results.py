@@ -66,14 +66,22 @@ class Row(NamedTuple):
     work: str = ""
 
 
+def _load_average() -> float | None:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 @dataclasses.dataclass
 class Results:
     """The results of a bench, kept in `results.json` in its folder from the first row on."""
 
     path: Path
     settings: dict[str, Any]
-    load_average: float | None = dataclasses.field(default_factory=lambda: _load_average())
-    started: str = dataclasses.field(default_factory=lambda: _now())
+    load_average: float | None = dataclasses.field(default_factory=_load_average)
+    started: str = dataclasses.field(default_factory=_now)
     finished: str | None = None
     done: dict[str, float] = dataclasses.field(default_factory=dict)
     rows: list[Row] = dataclasses.field(default_factory=list)
@@ -201,14 +209,6 @@ def _cpu() -> str:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or "unknown"
-
-
-def _load_average() -> float | None:
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,12 @@
 """Mean field for the super-epicentres: q(loc) q(rate) q(noise_variance) q(weights) prod_n q(component[n])."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from latentzoo.models.earthquakes import Data, Prior, Spec
-from latentzoo.models.language.contract import Params
+from latentzoo.models.language.contract import Params, optional
 from latentzoo.models.language.ppl import ENUMERATE, Handle
 from latentzoo.models.language.starts import spread_rows
 
@@ -20,7 +20,7 @@ class Phi(NamedTuple):
     loc_mean, loc_log_scale: q(loc[k]) = Normal(loc_mean[k], scale[k]^2 I); scale^2 is v_k.
     rate_log_shape, rate_log_rate: q(rate[k]) = Gamma(a_k, b_k).
     weights_log_concentration: q(weights) = Dirichlet(d) (weights="dirichlet").
-    noise_log_shape, noise_log_rate: q(noise_variance) = InverseGamma, one (noise="shared") or K (noise="per_component").
+    noise_log_shape, noise_log_rate: q(noise_variance) = InverseGamma; one (noise="shared"), or K ("per_component").
     component_logits: q(component[n]), up to a constant for each event; None: the optimum given all the others.
     """
 
@@ -28,10 +28,10 @@ class Phi(NamedTuple):
     loc_log_scale: Float[Any, "num_components"]
     rate_log_shape: Float[Any, "num_components"]
     rate_log_rate: Float[Any, "num_components"]
-    weights_log_concentration: Float[Any, "num_components"] | None = None
-    noise_log_shape: Float[Any, "..."] | None = None
-    noise_log_rate: Float[Any, "..."] | None = None
-    component_logits: Float[Any, "events num_components"] | None = None
+    weights_log_concentration: Annotated[Float[Any, "num_components"], optional] = None
+    noise_log_shape: Annotated[Float[Any, "..."], optional] = None
+    noise_log_rate: Annotated[Float[Any, "..."], optional] = None
+    component_logits: Annotated[Float[Any, "events num_components"], optional] = None
 
 
 def guide(ppl: Handle, data: Data, prior: Prior, theta: None, phi: Phi, spec: Spec) -> None:
@@ -97,6 +97,8 @@ def init(data: Data, prior: Prior, spec: Spec, rng: np.random.Generator) -> Para
             rate_log_rate=np.full(size, np.log(float(prior.strength_rate) + share)),
             weights_log_concentration=None if spec.weights == "fixed" else np.log(prior.weights_concentration + share),
             noise_log_shape=noise_log_shape,
-            noise_log_rate=None if noise_log_shape is None else np.full_like(noise_log_shape, np.log(float(prior.noise_rate))),
+            noise_log_rate=None
+            if noise_log_shape is None
+            else np.full_like(noise_log_shape, np.log(float(prior.noise_rate))),
         )
     )

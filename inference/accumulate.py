@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from latentzoo.models.language.contract import Params, map_leaves, num_rows, take_rows
-from latentzoo.models.language.errors import UserError
 
 EStep = Callable[[Params, Any, Any, Any], Any]
 
@@ -15,14 +14,7 @@ def whole(e_step: EStep) -> EStep:
 
 
 def in_chunks(e_step: EStep, chunk_rows: int) -> EStep:
-    """Return an E step that visits the rows in chunks and adds their statistics.
-
-    Raises
-    ------
-    UserError: `chunk_rows` is not positive.
-    """
-    if chunk_rows < 1:
-        raise UserError(f"chunk_rows is {chunk_rows}: it must be at least 1")
+    """Return an E step that visits the rows in chunks, at least one at a time, and adds their statistics."""
 
     def chunked(params: Params, data: Any, prior: Any, spec: Any) -> Any:
         return add(e_step(params, chunk, prior, spec) for chunk in chunks(data, chunk_rows))

@@ -13,16 +13,21 @@ def namespace(array: Any) -> Any:
 
 
 def special(array: Any) -> SimpleNamespace:
-    """Return digamma, trigamma, gammaln and logsumexp for the namespace of the array."""
+    """Return digamma, trigamma, gammaln, logsumexp and log_softmax (axis=) for the namespace of the array."""
     return _special("numpy" if namespace(array) is np else "jax")
 
 
 @functools.cache
 def _special(library: str) -> SimpleNamespace:
     if library == "numpy":
-        from scipy.special import digamma, gammaln, logsumexp, polygamma
+        from scipy.special import digamma, gammaln, log_softmax, logsumexp, polygamma
     else:
+        from jax.nn import log_softmax
         from jax.scipy.special import digamma, gammaln, logsumexp, polygamma
     return SimpleNamespace(
-        digamma=digamma, trigamma=functools.partial(polygamma, 1), gammaln=gammaln, logsumexp=logsumexp
+        digamma=digamma,
+        trigamma=functools.partial(polygamma, 1),
+        gammaln=gammaln,
+        logsumexp=logsumexp,
+        log_softmax=log_softmax,
     )

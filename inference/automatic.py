@@ -25,6 +25,9 @@ Fixed = Mapping[str, Callable[[Any], Array]]
 # (params, nodes, weights) -> (ELBO at each node, gradient of their weighted sum), all of NumPy.
 Elbos = Callable[[Arrays, Sequence[Arrays], np.ndarray], tuple[np.ndarray, Arrays]]
 
+# What is run a few times only takes longest to compile, so XLA is told not to optimise it.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 class Pair(NamedTuple):
     """A model and a guide of one library, with the arguments that both are called with."""
@@ -54,7 +57,9 @@ class Backend(Protocol):
     def precision(self) -> AbstractContextManager[Any]:
         """Open a context in which floats are float64."""
 
-    def latents(self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int) -> dict[str, Site]:
+    def latents(
+        self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int
+    ) -> dict[str, Site]:
         """Return the latent sites of a program of the pair."""
 
     def elbo(self, pair: Pair, params: Arrays, fixed: Fixed) -> Array:
@@ -128,7 +133,8 @@ def base(distribution: Any) -> Any:
 @functools.cache
 def backend(library: str) -> Backend:
     """Return the backend of a library, importing it at the first call."""
-    return {"pyro": PyroBackend, "numpyro": NumPyroBackend}[choose(library, LIBRARIES, "library")]()
+    made: dict[str, Callable[[], Backend]] = {"pyro": PyroBackend, "numpyro": NumPyroBackend}
+    return made[choose(library, LIBRARIES, "library")]()
 
 
 class PyroBackend:
@@ -144,7 +150,9 @@ class PyroBackend:
         """Leave torch as it is: precision follows from the arrays."""
         yield
 
-    def latents(self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int) -> dict[str, Site]:
+    def latents(
+        self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int
+    ) -> dict[str, Site]:
         """Return the latent sites of a program of the pair."""
         import pyro
         from pyro import poutine
@@ -185,7 +193,7 @@ class PyroBackend:
         """Return the function of the nodes, which runs the pair at one after another."""
 
         def at_nodes(params: Arrays, nodes: Sequence[Arrays], weights: np.ndarray) -> tuple[np.ndarray, Arrays]:
-            values = []
+            values: list[float] = []
 
             def weighted(leaves: Arrays) -> Array:
                 terms = [self.elbo(pair, leaves, fix(node, self.ppl)) for node in nodes]
@@ -297,7 +305,9 @@ class NumPyroBackend:
 
         return jax.enable_x64(True)
 
-    def latents(self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int) -> dict[str, Site]:
+    def latents(
+        self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int
+    ) -> dict[str, Site]:
         """Return the latent sites of a program of the pair."""
         import jax
         from numpyro import handlers
@@ -334,13 +344,14 @@ class NumPyroBackend:
             values = jax.vmap(lambda node: self.elbo(pair, params, fix(node, self.ppl)), axis_size=len(weights))(nodes)
             return (weights * values).sum(), values
 
-        compiled = jax.jit(jax.value_and_grad(weighted, has_aux=True))
+        compiled = jax.jit(jax.value_and_grad(weighted, has_aux=True), compiler_options=QUICKLY)
         length = 16
 
         def at_nodes(params: Arrays, nodes: Sequence[Arrays], weights: np.ndarray) -> tuple[np.ndarray, Arrays]:
             padded = [*nodes, *[nodes[-1]] * (-len(nodes) % length)]
             weights = np.concatenate([weights, np.zeros(len(padded) - len(nodes))])
-            found, total = [], dict.fromkeys(params, 0.0)
+            found: list[np.ndarray] = []
+            total: Arrays = dict.fromkeys(params, 0.0)
             for start in range(0, len(padded), length):
                 batch = padded[start : start + length]
                 stacked = {site: np.stack([node[site] for node in batch]) for site in batch[0]}
@@ -374,41 +385,36 @@ class NumPyroBackend:
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
     ) -> tuple[Arrays, Any]:
         """Run a program once from this seed."""
-        from numpyro import handlers
+        import jax
 
-        with self.precision(), handlers.trace() as trace, handlers.seed(rng_seed=seed):
-            returned = program(*args, **kwargs)
-        drawn = {
-            name: as_numpy(site["value"])
-            for name, site in trace.items()
-            if site["type"] == "sample" and not site["is_observed"]
-        }
-        return drawn, contract.map_leaves(lambda _, leaf: as_numpy(leaf), returned)
+        with self.precision():
+            drawn, returned = _compiled_run(program, tuple(kwargs.items()))(jax.random.PRNGKey(seed), *args)
+        copy = contract.map_leaves(lambda _, leaf: as_numpy(leaf), returned)
+        return {name: as_numpy(value) for name, value in drawn.items()}, copy
 
     def plates(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, tuple[str, ...]]:
         """Return the plates around each sample site."""
+        import jax
         from numpyro import handlers
 
         with self.precision(), handlers.trace() as trace, handlers.seed(rng_seed=0):
-            program(*args, **kwargs)
+            jax.eval_shape(lambda: program(*args, **kwargs))  # nothing is computed
         return {name: _plates(site) for name, site in trace.items() if site["type"] == "sample"}
 
     def draws(
         self, program: Callable[..., Any], args: tuple[Any, ...], sites: Sequence[str], num_draws: int, seed: int
     ) -> Arrays:
-        """Run a program for many keys at once."""
+        """Run a program for many keys at once, in batches of a length that is compiled once."""
         import jax
-        from numpyro import handlers
 
-        def one(key: Array) -> Arrays:
-            trace = handlers.trace(handlers.seed(program, key)).get_trace(*args)
-            return {site: trace[site]["value"] for site in sites}
-
+        batch = 100
         with self.precision():
-            drawn = jax.jit(jax.vmap(one))(jax.random.split(jax.random.PRNGKey(seed), num_draws))
-            return {site: as_numpy(values) for site, values in drawn.items()}
+            keys = jax.random.split(jax.random.PRNGKey(seed), num_draws + -num_draws % batch)
+            run = _compiled_draws(program, tuple(sites))
+            parts = [run(keys[start : start + batch], *args) for start in range(0, num_draws, batch)]
+            return {site: np.concatenate([as_numpy(part[site]) for part in parts])[:num_draws] for site in sites}
 
     @staticmethod
     def _fixing(program: Callable[..., Any], fixed: Fixed) -> Callable[..., Any]:
@@ -420,6 +426,34 @@ class NumPyroBackend:
             return None
 
         return handlers.substitute(program, substitute_fn=substitute)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_run(program: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+    """Return the compiled function (key, *args) -> (values of the latent sites, what the program returned)."""
+    import jax
+    from numpyro import handlers
+
+    def run(key: Array, *args: Any) -> tuple[Arrays, Any]:
+        with handlers.trace() as trace, handlers.seed(rng_seed=key):
+            returned = program(*args, **dict(kwargs))
+        sites = {name: site for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
+        return {name: site["value"] for name, site in sites.items()}, returned
+
+    return jax.jit(run, compiler_options=QUICKLY)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_draws(program: Callable[..., Any], sites: tuple[str, ...]) -> Callable[..., Arrays]:
+    """Return the compiled function of many keys and the arguments of a NumPyro program."""
+    import jax
+    from numpyro import handlers
+
+    def one(key: Array, *args: Any) -> Arrays:
+        trace = handlers.trace(handlers.seed(program, key)).get_trace(*args)
+        return {site: trace[site]["value"] for site in sites}
+
+    return jax.jit(lambda keys, *args: jax.vmap(lambda key: one(key, *args))(keys), compiler_options=QUICKLY)
 
 
 def _plates(site: Any) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ import numpy as np
 from latentzoo.inference.accumulate import EStep
 from latentzoo.models.language.contract import Params
 
-# The bound is a long sum: what its rounding may come to, in units of the sum of its absolute terms.
-ROUNDING = 2.0**12 * np.finfo(np.float64).eps
+# The bound is a long sum, whose rounding is a multiple of the sum of its absolute terms: typically, and at the most.
+ROUNDING = 2.0**3 * np.finfo(np.float64).eps
+WORST_ROUNDING = 2.0**12 * np.finfo(np.float64).eps
 
 
 class BoundFell(ArithmeticError):
@@ -76,10 +77,10 @@ def ascend(
         if not np.isfinite(bound):
             return run(False, f"the bound is {bound} at step {len(trace)}")
         if len(trace) > 1:
-            rise, rounding = bound - trace[-2], ROUNDING * float(stats.scale)
-            if rise < -rounding:
+            rise, scale = bound - trace[-2], float(stats.scale)
+            if rise < -WORST_ROUNDING * scale:
                 raise BoundFell(f"step {len(trace)} lowered the bound by {-rise:.3g}, from {trace[-2]:.12g}")
-            if rise <= max(tol * abs(bound), rounding):
+            if rise <= max(tol * abs(bound), ROUNDING * scale):
                 return run(True, f"the bound rose by less than {tol:g} of itself")
         if len(trace) >= num_steps:
             return run(False, f"num_steps = {num_steps} came first")

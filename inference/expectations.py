@@ -23,6 +23,7 @@ from latentzoo.inference.automatic import Array, Arrays, Backend, Pair, Site, as
 from latentzoo.inference.families import FAMILIES, expected_statistics, family, statistics
 
 Nodes = list[dict[str, np.ndarray]]
+NUM_PILOTS = 8  # draws of the guide that say where its sites lie
 EXTRA_NODES = 8  # beyond the number of unknowns: what the residual is measured on
 RESIDUAL = 1e-12  # relative to the largest integrand: rounding leaves 1e-14, a non-conjugate integrand 1e-2
 NUM_BATCHES, BATCH = 40, 25  # of a z-test
@@ -34,7 +35,15 @@ class Rule(NamedTuple):
     way: str
     nodes: Nodes
     weights: Callable[[Arrays], Array]
+    design: np.ndarray | None = None  # where the integrand must lie in a span: its basis at the nodes
     separable: bool = False  # no two sites interact: each block's optimum makes its part of the integrand constant
+
+    def holds(self, values: np.ndarray) -> bool:
+        """Return whether the integrand, by its values at the nodes, is one that this rule integrates exactly."""
+        if self.design is None:
+            return True
+        fitted = self.design @ np.linalg.lstsq(self.design, values, rcond=None)[0]
+        return bool(np.abs(values - fitted).max() < RESIDUAL * max(1.0, np.abs(values).max()))
 
 
 class Estimate(NamedTuple):
@@ -73,11 +82,13 @@ class Integrand:
         """Return the integrand at the nodes."""
         return self.elbos(params, nodes, np.zeros(len(nodes)))[0]
 
-    def estimate(self, params: Arrays, rule: Rule) -> Estimate:
-        """Return the expectation and its gradient by a rule."""
+    def estimate(self, params: Arrays, rule: Rule) -> Estimate | None:
+        """Return the expectation and its gradient by a rule; None where the rule does not hold."""
         library = {name: self.backend.ppl.array(leaf) for name, leaf in params.items()}
         weights = as_numpy(rule.weights(library))
         values, inside = self.elbos(params, rule.nodes, weights)
+        if not rule.holds(values):
+            return None
 
         def weighted(leaves: Arrays) -> Array:
             return (rule.weights(leaves) * self.backend.ppl.array(values)).sum()
@@ -97,17 +108,16 @@ class Probe:
     families: dict[str, str]
     products: tuple[tuple[str, str], ...]
 
-    def spread(self, nodes: Nodes, rng: np.random.Generator) -> Nodes:
-        """Return nodes about the centre of some draws, spread so widely that the statistics are far from collinear."""
-        wide = []
-        for _ in nodes:
-            node = {}
-            for name, kind in self.families.items():
-                line = FAMILIES[kind].to_line(np.stack([each[name] for each in nodes]))
-                width = np.maximum(line.std(0), 0.0 if kind == "Normal" else 0.5)
-                node[name] = FAMILIES[kind].from_line(line.mean(0) + width * rng.normal(size=line.shape[1:]))
-            wide.append(node)
-        return wide
+    def spread(self, draws: Nodes, size: int, rng: np.random.Generator) -> Nodes:
+        """Return nodes about the centre of some draws, so wide that the statistics are far from collinear."""
+        nodes: Nodes = [{} for _ in range(size)]
+        for name, kind in self.families.items():
+            line = FAMILIES[kind].to_line(np.stack([each[name] for each in draws]))
+            width = np.maximum(line.std(0), 0.0 if kind == "Normal" else 0.5)
+            values = FAMILIES[kind].from_line(line.mean(0) + width * rng.normal(size=(size, *line.shape[1:])))
+            for node, value in zip(nodes, values, strict=True):
+                node[name] = value
+        return nodes
 
     def row(self, parts: dict[str, Any], xp: Any) -> Any:
         """Return the vector (T_1, ..., T_S, T_a x T_b, ...) of one node, or of the expectations."""
@@ -162,37 +172,33 @@ def _dependent(integrand: Integrand, params: Arrays, *nodes: dict[str, np.ndarra
     library = {name: ppl.array(leaf) for name, leaf in params.items()}
     first, second = (integrand.sites(library, node) for node in nodes)
     return any(
-        not np.array_equal(as_numpy(expected_statistics(first[name], ppl)), as_numpy(expected_statistics(second[name], ppl)))
+        not np.array_equal(
+            as_numpy(expected_statistics(first[name], ppl)), as_numpy(expected_statistics(second[name], ppl))
+        )
         for name in first
     )
 
 
-def probe_rule(integrand: Integrand, params: Arrays, probe: Probe, seed: int) -> Rule | None:
-    """Return the rule of a probe at these parameters; None where the integrand is not in its span."""
+def probe_rule(integrand: Integrand, params: Arrays, probe: Probe, seed: int) -> Rule:
+    """Return the rule of a probe at these parameters."""
     ppl = integrand.backend.ppl
-    (first,) = integrand.draw(params, 1, seed)
-    size = probe.row({name: statistics(kind, first[name]) for name, kind in probe.families.items()}, np).size
-    drawn = integrand.draw(params, size + max(EXTRA_NODES, size // 4), seed)
-    nodes = probe.spread(drawn, np.random.default_rng(seed))
+    draws = integrand.draw(params, NUM_PILOTS, seed)
+    size = probe.row({name: statistics(kind, draws[0][name]) for name, kind in probe.families.items()}, np).size
+    nodes = probe.spread(draws, size + max(EXTRA_NODES, size // 4), np.random.default_rng(seed))
 
     table = {name: np.stack([statistics(kind, node[name]) for node in nodes]) for name, kind in probe.families.items()}
     white = {name: Whitening.of(rows) for name, rows in table.items()}
     rows = {name: white[name].apply(part, np.asarray) for name, part in table.items()}
     design = np.stack([probe.row({name: part[i] for name, part in rows.items()}, np) for i in range(len(nodes))])
-    inverse = np.linalg.pinv(np.column_stack([np.ones(len(nodes)), design]))
-
-    values = integrand.values(params, nodes)
-    coefficients = inverse @ values
-    residual = np.abs(values - coefficients[0] - design @ coefficients[1:]).max() / max(1.0, np.abs(values).max())
-    if not residual < RESIDUAL:
-        return None
+    design = np.column_stack([np.ones(len(nodes)), design])
+    inverse = np.linalg.pinv(design)
 
     def weights(leaves: Arrays) -> Array:
         sites = integrand.sites(leaves, nodes[0])
         parts = {name: white[name].apply(expected_statistics(site, ppl), ppl.array) for name, site in sites.items()}
         return ppl.array(inverse[0]) + probe.row(parts, ppl.xp) @ ppl.array(inverse[1:])
 
-    return Rule("conjugate probe", nodes, weights, separable=not probe.products)
+    return Rule("conjugate probe", nodes, weights, design, separable=not probe.products)
 
 
 # --- the other ways -------------------------------------------------------------------------------------------------
@@ -282,5 +288,8 @@ def exact_rules(integrand: Integrand, params: Arrays, seed: int) -> Iterator[Rul
 
 def expectation(integrand: Integrand, params: Arrays, seed: int = 0) -> tuple[Rule | None, Estimate]:
     """Return the ELBO and its gradient by the strongest exact way, with that way; by draws, and None, without one."""
-    rule = next((rule for rule in exact_rules(integrand, params, seed) if rule is not None), None)
-    return rule, integrand.estimate(params, rule) if rule else monte_carlo(integrand, params, seed)
+    for rule in exact_rules(integrand, params, seed):
+        estimate = integrand.estimate(params, rule) if rule else None
+        if estimate is not None:
+            return rule, estimate
+    return None, monte_carlo(integrand, params, seed)

@@ -8,6 +8,7 @@ import numpy as np
 from latentzoo.inference.automatic import Array, Site, base
 from latentzoo.models.language.ppl import Handle
 
+
 class Family(NamedTuple):
     """What a proof must know of a family.
 
@@ -62,13 +63,13 @@ def _softmax(t: np.ndarray) -> np.ndarray:
     return positive / positive.sum(-1, keepdims=True)
 
 
-_POSITIVE = {"to_line": np.log, "from_line": np.exp, "log_jacobian": _same}
+_POSITIVE = (np.log, np.exp, _same)
 FAMILIES = {
     "Normal": Family(lambda x: (x, x**2), _normal, _same, _same, np.zeros_like),
-    "LogNormal": Family(lambda x: (np.log(x), np.log(x) ** 2), _normal, **_POSITIVE),
-    "Gamma": Family(lambda x: (x, np.log(x)), _gamma, **_POSITIVE),
-    "Exponential": Family(lambda x: (x, np.log(x)), _exponential, **_POSITIVE),
-    "InverseGamma": Family(lambda x: (1.0 / x, np.log(x)), _inverse_gamma, **_POSITIVE),
+    "LogNormal": Family(lambda x: (np.log(x), np.log(x) ** 2), _normal, *_POSITIVE),
+    "Gamma": Family(lambda x: (x, np.log(x)), _gamma, *_POSITIVE),
+    "Exponential": Family(lambda x: (x, np.log(x)), _exponential, *_POSITIVE),
+    "InverseGamma": Family(lambda x: (1.0 / x, np.log(x)), _inverse_gamma, *_POSITIVE),
     "Beta": Family(
         lambda x: (np.log(x), np.log1p(-x)),
         _beta,

@@ -53,16 +53,24 @@ def fit(
     UserError: a value that cannot be used, by its name.
     """
     method = choose(method or zoo.methods[0], zoo.methods, f"method of {zoo.name}")
-    _check_numbers(num_steps=num_steps, num_restarts=num_restarts, tol=tol, max_seconds=max_seconds, seed=seed)
+    _check_numbers(
+        num_steps=num_steps,
+        num_restarts=num_restarts,
+        tol=tol,
+        max_seconds=max_seconds,
+        chunk_rows=chunk_rows,
+        seed=seed,
+    )
     data = zoo.check(data)
     prior = zoo.prior(data) if prior is None else zoo.check_prior(prior)
-    first = zoo.init(data, prior, seed) if init is None else zoo.check_params(init, data)
+    start = zoo.init(data, prior, seed)
+    first = start if init is None else zoo.check_params(init, like=start)
     e_step = zoo.closed_form.e_step
     run = accumulate.whole(e_step) if chunk_rows is None else accumulate.in_chunks(e_step, chunk_rows)
 
     ascents: list[Ascent] = []
     with progress_bar(f"{zoo.name} {method}", num_steps * num_restarts, progress) as update:
-        for restart, start in enumerate(_starts(zoo, data, prior, first, seed, num_restarts)):
+        for restart, origin in enumerate(_starts(zoo, data, prior, first, seed, num_restarts)):
             before = restart * num_steps
 
             def report(step: int, elbo: float, before: int = before) -> None:
@@ -75,7 +83,7 @@ def fit(
                     data,
                     prior,
                     zoo.spec,
-                    start,
+                    origin,
                     num_steps=num_steps,
                     tol=tol,
                     max_seconds=max_seconds,
@@ -110,10 +118,12 @@ def _starts(zoo: Entry, data: Any, prior: Any, first: Params, seed: int, num_res
         yield zoo.init(data, prior, int(child))
 
 
-def _check_numbers(**given: float | None) -> None:
+def _check_numbers(**given: Any) -> None:
+    """Raise `UserError` for a number that no run could use: counts and seeds are whole, the others real."""
     for name, value in given.items():
-        least = 0 if name in ("tol", "seed") else (1 if name.startswith("num_") else 1e-9)
-        if value is not None and not (np.isscalar(value) and np.isfinite(value) and value >= least):
-            raise UserError(f"{name} is {value!r}: it must be at least {least:g}")
-        if name.startswith(("num_", "seed")) and value is not None and not contract.is_whole(value):
-            raise UserError(f"{name} is {value!r}: it must be a whole number")
+        if value is None:
+            continue
+        whole = name in ("chunk_rows", "seed") or name.startswith("num_")
+        least = 0 if name in ("seed", "tol") else 1 if whole else 1e-9
+        if not (contract.is_whole(value) if whole else isinstance(value, int | float)) or not value >= least:
+            raise UserError(f"{name} is {value!r}: it must be a {'whole ' if whole else ''}number, at least {least:g}")

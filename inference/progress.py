@@ -8,6 +8,10 @@ from contextlib import contextmanager
 PATIENCE = 2.0  # seconds of silence
 
 
+def _silent(done: int, text: str = "") -> None:
+    """Draw nothing."""
+
+
 @contextmanager
 def progress(label: str, total: int, enabled: bool = True) -> Iterator[Callable[[int, str], None]]:
     """Yield `update(done, text)`, which draws a bar with the time left on a terminal once two seconds have passed.
@@ -15,7 +19,7 @@ def progress(label: str, total: int, enabled: bool = True) -> Iterator[Callable[
     Where stderr is not a terminal nothing is drawn: a log does not want a bar.
     """
     if not (enabled and sys.stderr.isatty()):
-        yield lambda done, text="": None
+        yield _silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

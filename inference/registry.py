@@ -1,11 +1,11 @@
 """The entries of the zoo: discovered by file name, bound to a Spec."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
 import warnings
-from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +15,7 @@ from latentzoo.models.language import contract
 from latentzoo.models.language.binding import Bound
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import Note, UserError, choose
-from latentzoo.models.language.ppl import Library
+from latentzoo.models.language.ppl import LIBRARIES, Library
 
 
 def names() -> list[str]:
@@ -31,10 +31,17 @@ def get(name: str, **spec: Any) -> "Entry":
     ------
     UserError: there is no such model, or no such field: the nearest match is named.
     """
-    choose(name, names(), "model")
-    rooms = ("models", "guides", "inference.closed_form")
-    model, guide, closed_form = (importlib.import_module(f"latentzoo.{room}.{name}") for room in rooms)
-    return Entry(name, model, guide, closed_form, contract.make_spec(model.Spec, spec))
+    model = importlib.import_module(f"latentzoo.models.{choose(name, names(), 'model')}")
+    return _entry(name, contract.make_spec(model.Spec, spec))
+
+
+@functools.cache
+def _entry(name: str, spec: Any) -> "Entry":
+    """Return the one entry of a Spec: what its programs compile is then kept, too."""
+    model, guide, closed_form = (
+        importlib.import_module(f"latentzoo.{room}.{name}") for room in ("models", "guides", "inference.closed_form")
+    )
+    return Entry(name, model, guide, closed_form, spec)
 
 
 class Losses:
@@ -104,17 +111,17 @@ class Entry:
         """The inference methods, the default one first."""
         return self.closed_form.METHODS
 
-    @cached_property
+    @functools.cached_property
     def model(self) -> Bound:
         """The generative story, as a callable of either library."""
         return Bound(self.model_room.model, self.spec, ("theta",), self.name)
 
-    @cached_property
+    @functools.cached_property
     def guide(self) -> Bound:
         """The variational family, as a callable of either library."""
         return Bound(self.guide_room.guide, self.spec, ("theta", "phi"), self.name)
 
-    @cached_property
+    @functools.cached_property
     def loss(self) -> Losses:
         """The right loss for SVI: `entry.loss.pyro()`, `entry.loss.numpyro()`."""
         return Losses(self.guide_room.LOSS, self.model_room.MAX_PLATE_NESTING)
@@ -134,7 +141,9 @@ class Entry:
         default = self.model_room.default_prior(None, self.spec)
         for field, value, usual in zip(prior._fields, prior, default, strict=True):
             if value is None and usual is not None:
-                raise UserError(f"prior.{field} is missing: this model ({self.spec}) needs it; zoo.prior(data) gives one")
+                raise UserError(
+                    f"prior.{field} is missing: this model ({self.spec}) needs it; zoo.prior(data) gives one"
+                )
             if value is not None and usual is None:
                 raise UserError(f"prior.{field} has no place in this model ({self.spec}): leave it out")
         return contract.check(prior, self.spec, "prior")
@@ -156,15 +165,35 @@ class Entry:
         prior = self.prior(data) if prior is None else self.check_prior(prior)
         return self.guide_room.init(data, prior, self.spec, np.random.default_rng(seed))
 
-    def check_params(self, params: Params, data: Any = None) -> Params:
-        """Return the params as arrays, checked against their shapes."""
+    def check_params(self, params: Params, like: Params | None = None) -> Params:
+        """Return the params as arrays, checked against their declared shapes, and against those of `like`.
+
+        Raises
+        ------
+        UserError: a field that this Spec needs is missing, has no place in it, or has another shape.
+        """
         if not isinstance(params, Params):
             raise UserError(f"params is a {type(params).__name__}: give zoo.init(data, prior), or Params(theta, phi)")
         sizes: dict[str, int] = {}
-        if data is not None:
-            contract.check(data, self.spec, "data", sizes)
-        trees = zip(Params._fields, params, strict=True)
-        return Params(*(tree and contract.check(tree, self.spec, f"params.{role}", sizes) for role, tree in trees))
+        trees = zip(Params._fields, params, (self.Theta, self.Phi), strict=True)
+        checked = Params(*(self._check_tree(role, tree, kind, sizes) for role, tree, kind in trees))
+        given, wanted = contract.leaves(checked), contract.leaves(like or checked)
+        local = {f"phi.{field}" for field in self.guide_room.LOCAL}
+        for name in [*wanted, *given]:
+            if name not in given:
+                raise UserError(f"params.{name} is missing: this model ({self.spec}) needs it")
+            if name not in wanted and name not in local:
+                raise UserError(f"params.{name} has no place in this model ({self.spec}): leave it out")
+            if name in wanted and np.shape(given[name]) != np.shape(wanted[name]):
+                raise UserError(f"params.{name} has shape {np.shape(given[name])}: give {np.shape(wanted[name])}")
+        return checked
+
+    def _check_tree(self, role: str, tree: Any, kind: Any, sizes: dict[str, int]) -> Any:
+        if tree is None:
+            return None
+        if not isinstance(tree, kind):
+            raise UserError(f"params.{role} is a {type(tree).__name__}: give {self.name}'s {kind.__name__}")
+        return contract.check(tree, self.spec, f"params.{role}", sizes)
 
     def params(self, store: Any) -> Params:
         """Return the parameters that a library's optimiser holds: Pyro's parameter store, or NumPyro's dict.
@@ -214,6 +243,9 @@ class Entry:
         """
         from latentzoo.inference import automatic
 
+        if not contract.is_whole(num_rows) or num_rows < 1:
+            raise UserError(f"num_rows is {num_rows!r}: it must be a whole number, at least 1")
+        choose(library, LIBRARIES, "library")
         prior = self.prior() if prior is None else self.check_prior(prior)
         if params is None and self.Theta._fields:
             params = self.guide_room.init(self._empty, prior, self.spec, np.random.default_rng(seed))

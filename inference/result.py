@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import zipfile
+import zlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ from latentzoo.inference.accumulate import chunks
 from latentzoo.inference.registry import Entry, get
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
-from latentzoo.models.language.errors import UserError
+from latentzoo.models.language.errors import UserError, choose
 from latentzoo.models.language.files import atomic
 from latentzoo.models.language.ppl import Library
 
@@ -75,24 +76,29 @@ class Fit:
 
     def __repr__(self) -> str:
         state = "converged" if self.converged else f"not converged ({self.reason})"
-        return f"<Fit of {self.entry.name} by {self.method}: ELBO {self.elbo:.6f} after {self.num_steps} steps, {state}>"
+        return (
+            f"<Fit of {self.entry.name} by {self.method}: ELBO {self.elbo:.6f} after {self.num_steps} steps, {state}>"
+        )
 
-    def posterior(self, num_draws: int = 1000, seed: int = 0, sites: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+    def posterior(
+        self, num_draws: int = 1000, seed: int = 0, sites: tuple[str, ...] | None = None
+    ) -> dict[str, np.ndarray]:
         """Return draws from q, by site, the draws along the first axis.
 
         sites: by default the global ones; those inside the plate of the rows are as many as the data, and by name.
         """
-        from latentzoo.inference.automatic import Pair, backend
+        from latentzoo.inference.automatic import backend
 
-        numpyro = backend("numpyro")
-        data = self._data(None) if sites else self._data_or_default(1)
-        args = (data if sites else contract.take_rows(data, slice(0, 1)), self.prior, self.params)
+        _check_draws(num_draws, at_least=1)
         guide = self.entry.guide.numpyro
+        data = self._data(None) if sites else contract.take_rows(self._data_or_default(), slice(0, 1))
+        args = (data, self.prior, self.params)
+        plates = backend("numpyro").plates(guide, args, {})
+        for site in sites or ():
+            choose(site, plates, "latent site")
         if sites is None:
-            with numpyro.precision():
-                found = numpyro.latents(guide, Pair(guide, guide, args), {}, {}, seed)
-            sites = tuple(name for name, site in found.items() if not set(site.plates) & set(self.entry.row_plates))
-        return numpyro.draws(guide, args, sites, num_draws, seed)
+            sites = tuple(name for name, around in plates.items() if not set(around) & set(self.entry.row_plates))
+        return backend("numpyro").draws(guide, args, sites, num_draws, seed)
 
     def predict(self, data: Any = None) -> dict[str, np.ndarray]:
         """Return what the model says of each row (for a mixture, its responsibilities); by default of the fitted data."""
@@ -104,9 +110,10 @@ class Fit:
 
         By draws from q, so that every method is measured alike; `log_density_error` is its Monte Carlo standard error.
         """
+        _check_draws(num_draws, at_least=2)
         data = self._data(data)
-        draws = self.posterior(num_draws, seed)
-        halves = [self._log_density(data, draws, range(half, num_draws, 2)) for half in (0, 1)]
+        draws = self.posterior(num_draws - num_draws % 2, seed)
+        halves = [self._log_density(data, draws, range(half, num_draws - num_draws % 2, 2)) for half in (0, 1)]
         rows = np.logaddexp(*halves) - np.log(2.0)
         error = abs(halves[0].sum() - halves[1].sum()) / 2.0
         return {
@@ -144,8 +151,9 @@ class Fit:
             raise UserError("this fit was loaded without its data: pass data=")
         return self.entry.check(data)
 
-    def _data_or_default(self, num_rows: int) -> Any:
-        return self.data if self.data is not None else self.entry.simulate(num_rows=num_rows, prior=self.prior)[0]
+    def _data_or_default(self) -> Any:
+        """Return some rows: the global part of a guide does not depend on them."""
+        return self.data if self.data is not None else self.entry.simulate(num_rows=1, prior=self.prior)[0]
 
     # --- files ---
 
@@ -179,10 +187,30 @@ class Fit:
             **contract.leaves(self.prior, "prior"),
             "elbo_trace": self.elbo_trace,
             "seconds_trace": self.seconds_trace,
+            "summary": json.dumps(self.summary()),
         }
         with atomic(path) as file:
-            np.savez_compressed(file, summary=json.dumps(self.summary()), **{k: np.asarray(v) for k, v in arrays.items()})
+            np.savez_compressed(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
         return path
+
+
+# What NumPy, zipfile and JSON raise on files that are cut, changed, or something else.
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _check_draws(num_draws: int, at_least: int) -> None:
+    if not contract.is_whole(num_draws) or num_draws < at_least:
+        raise UserError(f"num_draws is {num_draws!r}: it must be a whole number, at least {at_least}")
 
 
 def load(path: str | os.PathLike[str]) -> Fit:
@@ -194,7 +222,7 @@ def load(path: str | os.PathLike[str]) -> Fit:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         summary = json.loads(str(arrays.pop("summary")))
         if summary["format"] != FORMAT:
@@ -202,7 +230,7 @@ def load(path: str | os.PathLike[str]) -> Fit:
         return _rebuild(summary, arrays)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is not a fit that latentzoo saved, or it is damaged") from error
@@ -212,14 +240,17 @@ def _rebuild(summary: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fit:
     spec = {name: tuple(value) if isinstance(value, list) else value for name, value in summary["spec"].items()}
     entry = get(summary["model"], **spec)
     prior = {name.removeprefix("prior."): value for name, value in arrays.items() if name.startswith("prior.")}
+    trace = arrays["elbo_trace"].astype(np.float64)
+    if trace.ndim != 1 or not trace.size or trace.shape != arrays["seconds_trace"].shape:
+        raise ValueError("the trace of the bound is no list of numbers")
     return Fit(
         entry=entry,
         prior=entry.check_prior(entry.Prior(**prior)),
-        params=entry.params(arrays),
+        params=entry.check_params(entry.params(arrays)),
         method=summary["method"],
         library=summary["library"],
         seed=summary["seed"],
-        elbo_trace=arrays["elbo_trace"],
+        elbo_trace=trace,
         seconds_trace=arrays["seconds_trace"],
         converged=summary["converged"],
         reason=summary["reason"],

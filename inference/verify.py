@@ -6,8 +6,8 @@ exists (`expectations.py` says how). Where the blocks of a mean-field guide do n
 certificate is added: at their optima every single draw of the libraries' ELBO is the hand-derived one.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,7 +61,7 @@ class Check(NamedTuple):
     where: str
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Report:
     """The outcome of a verification: `ok`, the `rows`, and a table when printed."""
 
@@ -292,7 +292,7 @@ def _verify_entry(
 ) -> Report:
     zoo = name if isinstance(name, Entry) else get(name, **spec)
     open_choices = [v for v in contract.variants(zoo.spec) if all(getattr(v, key) == spec[key] for key in spec)]
-    entries = [Entry(zoo.name, zoo.model_room, zoo.guide_room, zoo.closed_form, variant) for variant in open_choices]
+    entries = [dataclasses.replace(zoo, spec=variant) for variant in open_choices]
     settings = [setting for each in entries for setting in _settings(each, num_points, seed)]
     libraries = LIBRARIES if library is None else (backend(library).name,)
     rows: list[Check] = []
@@ -385,7 +385,9 @@ def _noise_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Check]:
             library = {name: auto.ppl.array(leaf) for name, leaf in leaves.items()}
             sites = auto.latents(pair.guide, pair, library, {}, seed)
             rng = np.random.default_rng(seed + index)
-            noise = {name: rng.normal(size=tuple(site.value.shape)) for name, site in sites.items() if not site.discrete}
+            noise = {
+                name: rng.normal(size=tuple(site.value.shape)) for name, site in sites.items() if not site.discrete
+            }
             value, derived = zoo.closed_form.value_and_gradient(params, setting.data, setting.prior, noise, zoo.spec)
             factor = setting.factor
             scaled = {name: factor * leaf for name, leaf in contract.leaves(derived).items()}

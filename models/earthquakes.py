@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from latentzoo.models.language.contract import Reading, count, positive, simplex
+from latentzoo.models.language.contract import Reading, count, optional, positive, simplex
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.ppl import ENUMERATE, Handle
 from latentzoo.models.readers.catalogue import read_catalogue, write_catalogue
@@ -53,8 +53,8 @@ class Data(NamedTuple):
     strength: a count for each event.
     """
 
-    location: Float[Any, "events 2"] | None = None
-    strength: Annotated[Float[Any, "events"] | None, count] = None
+    location: Float[Any, "events 2"] = None
+    strength: Annotated[Float[Any, "events"], count] = None
 
 
 class Prior(NamedTuple):
@@ -68,15 +68,15 @@ class Prior(NamedTuple):
     noise_shape, noise_rate: of the inverse-Gamma prior (noise="shared" or "per_component").
     """
 
-    weights: Annotated[Float[Any, "num_components"] | None, simplex] = None
+    weights: Annotated[Float[Any, "num_components"], simplex, optional] = None
     loc_mean: Float[Any, "2"] = None
     loc_variance: Annotated[Float[Any, ""], positive] = None
-    noise_variance: Annotated[Float[Any, ""] | None, positive] = None
+    noise_variance: Annotated[Float[Any, ""], positive, optional] = None
     strength_shape: Annotated[Float[Any, ""], positive] = None
     strength_rate: Annotated[Float[Any, ""], positive] = None
-    weights_concentration: Annotated[Float[Any, "num_components"] | None, positive] = None
-    noise_shape: Annotated[Float[Any, ""] | None, positive] = None
-    noise_rate: Annotated[Float[Any, ""] | None, positive] = None
+    weights_concentration: Annotated[Float[Any, "num_components"], positive, optional] = None
+    noise_shape: Annotated[Float[Any, ""], positive, optional] = None
+    noise_rate: Annotated[Float[Any, ""], positive, optional] = None
 
 
 class Theta(NamedTuple):

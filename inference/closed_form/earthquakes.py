@@ -35,7 +35,7 @@ class Stats(NamedTuple):
     bound: sum_n sum_k r_nk (E log p(x_n, s_n, z_n = k | globals) - log r_nk), every constant kept.
     count, location, squared, strength: sums of r_nk times 1, x_n - nu, |x_n - nu|^2 and s_n. Moments are about the
     prior's loc_mean, which is where the data are and does not move with the parameters.
-    scale: the sum of the absolute terms of the bound; rounding is a multiple of it.
+    scale: a bound on the sum of the absolute terms of the bound; rounding is a multiple of it.
     """
 
     bound: Float[Array, ""]
@@ -97,9 +97,7 @@ def natural_parameters(moments: Expected, mean: Array, variance: Array, centre: 
     squared = (offset**2).sum(-1) + 2.0 * variance
     constant = moments.log_weights - np.log(2.0 * np.pi) - moments.log_noise - moments.precision * squared / 2.0
     slopes = moments.precision[:, None] * offset
-    return xp.stack(
-        [constant - moments.rate, slopes[:, 0], slopes[:, 1], -moments.precision / 2.0, moments.log_rate]
-    )
+    return xp.stack([constant - moments.rate, slopes[:, 0], slopes[:, 1], -moments.precision / 2.0, moments.log_rate])
 
 
 def log_factorials(counts: Float[Array, "events"]) -> Array:
@@ -129,12 +127,15 @@ def e_step(params: Params, data: Data, prior: Prior, spec: Spec) -> Stats:
     count, location, squared = sums[0], sums[1:3].T, sums[3]
     shift = centre - prior.loc_mean
     base_measure = log_factorials(data.strength)
+    constant, curvature, slope = abs(natural[0]), abs(natural[3]), abs(natural[4])
+    about_prior = squared + 2.0 * location @ shift + count * (shift @ shift)
     return Stats(
         bound=bound - base_measure,
-        scale=(abs(natural) * abs(sums)).sum() + base_measure,
+        # The terms linear in x are smaller than those in 1 and x^2 together.
+        scale=2.0 * (constant * count + curvature * (squared + about_prior)).sum() + slope @ sums[4] + base_measure,
         count=count,
         location=location + count[:, None] * shift,
-        squared=squared + 2.0 * location @ shift + count * (shift @ shift),
+        squared=about_prior,
         strength=sums[4],
     )
 
@@ -142,7 +143,7 @@ def e_step(params: Params, data: Data, prior: Prior, spec: Spec) -> Stats:
 def _free_sums(feature: Array, natural: Array, logits: Array) -> tuple[Array, Array]:
     """Return the bound and the statistics at given, not optimal, responsibilities."""
     xp = namespace(logits)
-    log_resp = logits - special(logits).logsumexp(logits, axis=1, keepdims=True)
+    log_resp = special(logits).log_softmax(logits, axis=1)
     resp = xp.exp(log_resp)
     return (resp * (feature.T @ natural - log_resp)).sum(), feature @ resp
 
@@ -278,7 +279,7 @@ def local_optimum(params: Params, data: Data, prior: Prior, spec: Spec) -> Param
     variance = namespace(phi.loc_mean).exp(2.0 * phi.loc_log_scale)
     natural = natural_parameters(expected(phi, prior), phi.loc_mean, variance, centre)
     logits = features(Data(data.location - centre, data.strength)).T @ natural
-    log_resp = logits - special(logits).logsumexp(logits, axis=1, keepdims=True)
+    log_resp = special(logits).log_softmax(logits, axis=1)
     return Params(phi=phi._replace(component_logits=log_resp))
 
 
@@ -286,7 +287,7 @@ def local_gradient(params: Params, data: Data, prior: Prior, spec: Spec) -> Para
     """Return the gradient by the free logits of q(component): (17) r_nk (g_nk - sum_j r_nj g_nj), g = L - log r."""
     logits, xp = params.phi.component_logits, namespace(params.phi.component_logits)
     optimum = local_optimum(params, data, prior, spec).phi.component_logits
-    log_resp = logits - special(logits).logsumexp(logits, axis=1, keepdims=True)
+    log_resp = special(logits).log_softmax(logits, axis=1)
     resp, gap = xp.exp(log_resp), optimum - log_resp
     gradient = resp * (gap - (resp * gap).sum(1, keepdims=True))
     empty = Phi(*(None,) * len(Phi._fields))

@@ -143,7 +143,8 @@ def _draw_events(axes: "Axes", fit: Fit) -> str:
         mine = chosen == index
         colour, shape = look(index)
         axes.scatter(
-            *data.location[mine].T,
+            data.location[mine, 0],
+            data.location[mine, 1],
             s=area[mine],
             c=colour,
             marker=shape,
@@ -169,7 +170,7 @@ def _draw_centre(axes: "Axes", index: int, centre: Centre, side: np.ndarray) -> 
     from matplotlib.patheffects import withStroke
 
     place, (colour, _) = (float(centre.place[0]), float(centre.place[1])), look(index)
-    halo = {"color": INK, "path_effects": [withStroke(linewidth=3.0, foreground="white")]}
+    halo: dict[str, Any] = {"color": INK, "path_effects": [withStroke(linewidth=3.0, foreground="white")]}
     axes.add_patch(Circle(place, 2.0 * centre.noise, fill=False, color=colour, linewidth=1.8, zorder=3))
     axes.add_patch(Circle(place, NINETY_FIVE * centre.uncertainty, color=INK, alpha=0.35, linewidth=0, zorder=4))
     axes.plot(*place, "+", markersize=9, markeredgewidth=1.6, zorder=5, **halo)

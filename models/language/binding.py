@@ -74,17 +74,18 @@ class Bound:
         """Register a parameter in Pyro's global store, which would ignore a second initial value in silence."""
         import pyro
 
-        initial = handle("pyro").array(value)
-        param = pyro.param(name, initial)
+        # A tensor of its own: torch shares memory with NumPy, and Pyro's optimisers write in place.
+        initial = handle("pyro").array(value).detach()
+        param = pyro.param(name, initial.clone())
         leaf = pyro.get_param_store()._params.get(name)
         if leaf is None or param is not leaf:  # substituted by a handler: the store was not asked
             return param
         owner, first = getattr(leaf, "latentzoo_origin", (self._owner, None))
         if first is None:
-            leaf.latentzoo_origin = (self._owner, np.array(initial.detach()))  # type: ignore[attr-defined]
+            leaf.latentzoo_origin = (self._owner, initial.clone().numpy())
             same = leaf.shape == initial.shape
         else:
-            same = owner == self._owner and np.array_equal(first, initial.detach())
+            same = owner == self._owner and np.array_equal(first, initial.numpy())
         if not same:
             raise UserError(
                 f"Pyro's parameter store already holds {name!r}, made by {owner} from other params; "

@@ -1,20 +1,18 @@
 """The contract between a model, its guide and its closed form: trees of arrays, and what their fields may hold.
 
 `Data`, `Prior`, `Theta` and `Phi` are NamedTuples of arrays, possibly nested. Each field is annotated with its shape
-(jaxtyping) and, through `Annotated`, with what its values may be; `check` reads those annotations, so a model declares
+(jaxtyping) and, through `Annotated`, with what its values may be and whether it may be None; `check` reads those annotations, so a model declares
 its data once and every mistake of a user is one line.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from latentzoo.models.language.errors import UserError, choose
-
-Tree = TypeVar("Tree")
 
 
 class Params(NamedTuple):
@@ -35,13 +33,13 @@ class Reading(NamedTuple):
 # --- trees ---------------------------------------------------------------------------------------------------------
 
 
-def map_leaves(function: Callable[[str, Any], Any], tree: Tree, path: str = "") -> Tree:
+def map_leaves(function: Callable[[str, Any], Any], tree: Any, path: str = "") -> Any:
     """Apply `function(path, leaf)` to every array of nested NamedTuples and dicts; None stays None."""
     if tree is None:
         return None
     prefix = f"{path}." if path else ""
     if isinstance(tree, dict):
-        return {key: map_leaves(function, value, f"{prefix}{key}") for key, value in tree.items()}  # type: ignore[return-value]
+        return {key: map_leaves(function, value, f"{prefix}{key}") for key, value in tree.items()}
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         fields = zip(tree._fields, tree, strict=True)
         return type(tree)(*(map_leaves(function, value, f"{prefix}{field}") for field, value in fields))
@@ -87,7 +85,7 @@ def num_rows(data: Any) -> int | None:
     return next((np.shape(leaf)[0] for leaf in leaves(data).values()), None)
 
 
-def take_rows(data: Tree, rows: Any) -> Tree:
+def take_rows(data: Any, rows: Any) -> Any:
     """Return the rows of every observed field: a minibatch or a chunk is itself `Data`."""
     return map_leaves(lambda _, leaf: leaf[rows], data)
 
@@ -110,6 +108,9 @@ simplex = Constraint(
     lambda x: np.isfinite(x) & (x > 0) & (np.abs(x.sum(-1, keepdims=True) - 1.0) < 1e-6),
 )
 
+# Marks a field that may be None: which are, and when, the model says.
+optional = "optional"
+
 
 class Field(NamedTuple):
     """The declaration of one field: its dimensions by name, its constraints, and whether it may be None."""
@@ -121,17 +122,15 @@ class Field(NamedTuple):
 
 
 def _declaration(hint: Any) -> Field | None:
-    """Read `Annotated[Float[Any, "events 2"] | None, count]`; None for a field that is not an array (a nested tree)."""
-    constraints: tuple[Constraint, ...] = ()
+    """Read `Annotated[Float[Any, "events 2"], count]`; None for a field that is not an array (a nested tree)."""
+    constraints: tuple[Any, ...] = ()
     if get_origin(hint) is Annotated:
-        hint, *extras = get_args(hint)
-        constraints = tuple(extra for extra in extras if isinstance(extra, Constraint))
-    options = get_args(hint) if get_origin(hint) in (Union, type(int | None)) else (hint,)
-    arrays = [option for option in options if hasattr(option, "dim_str")]
-    if not arrays:
+        hint, *constraints = get_args(hint)  # type: ignore[assignment]
+    if not hasattr(hint, "dim_str"):
         return None
-    integer = all("int" in str(dtype) for dtype in arrays[0].dtypes)
-    return Field(tuple(arrays[0].dim_str.split()), integer, type(None) in options, constraints)
+    integer = all("int" in str(dtype) for dtype in hint.dtypes)
+    checked = tuple(constraint for constraint in constraints if isinstance(constraint, Constraint))
+    return Field(tuple(hint.dim_str.split()), integer, optional in constraints, checked)
 
 
 def fields(tree: Any) -> dict[str, Field]:
@@ -141,7 +140,7 @@ def fields(tree: Any) -> dict[str, Field]:
     return {name: field for name, field in found.items() if field is not None}
 
 
-def check(values: Tree, spec: Any, role: str, sizes: dict[str, int] | None = None) -> Tree:
+def check(values: Any, spec: Any, role: str, sizes: dict[str, int] | None = None) -> Any:
     """Return the tree with every field as an array, checked against its declaration.
 
     Parameters
@@ -159,7 +158,7 @@ def check(values: Tree, spec: Any, role: str, sizes: dict[str, int] | None = Non
     declared = fields(values)
     arrays = [
         _checked(value, declared[name], f"{role}.{name}", spec, sizes) if name in declared else value
-        for name, value in zip(values._fields, values, strict=True)  # type: ignore[attr-defined]
+        for name, value in zip(values._fields, values, strict=True)
     ]
     return type(values)(*arrays)
 
@@ -196,18 +195,25 @@ def _array(value: Any, field: Field, name: str) -> np.ndarray:
 
 
 def _check_shape(shape: tuple[int, ...], field: Field, name: str, spec: Any, sizes: dict[str, int]) -> None:
+    if field.dims == ("...",):
+        return
     if len(shape) != len(field.dims):
         raise UserError(f"{name} has shape {shape}: {_words(field)}")
     for dim, size in zip(field.dims, shape, strict=True):
         wanted = int(dim) if dim.isdigit() else getattr(spec, dim, None) or sizes.setdefault(dim, size)
         if size != wanted:
-            raise UserError(f"{name} has shape {shape}: {_words(field)} with {dim} = {wanted}")
+            known = "" if dim.isdigit() else f" with {dim} = {wanted}"
+            raise UserError(f"{name} has shape {shape}: {_words(field)}{known}")
         if size == 0:
             raise UserError(f"{name} is empty: give at least one of {dim}")
 
 
 def _words(field: Field) -> str:
-    shape = f"an array of shape ({', '.join(field.dims)}{',' if len(field.dims) == 1 else ''})" if field.dims else "a number"
+    shape = (
+        f"an array of shape ({', '.join(field.dims)}{',' if len(field.dims) == 1 else ''})"
+        if field.dims
+        else "a number"
+    )
     return f"give {shape}"
 
 

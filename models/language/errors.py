@@ -1,7 +1,7 @@
 """Errors and warnings that a user can cause: always one clear line that says what would be right."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
 
 
 class UserError(ValueError):

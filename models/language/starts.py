@@ -4,7 +4,9 @@ import numpy as np
 from jaxtyping import Float
 
 
-def spread_rows(x: Float[np.ndarray, "rows dims"], size: int, rng: np.random.Generator) -> Float[np.ndarray, "size dims"]:
+def spread_rows(
+    x: Float[np.ndarray, "rows dims"], size: int, rng: np.random.Generator
+) -> Float[np.ndarray, "size dims"]:
     """Draw `size` rows far from one another: each with probability proportional to its squared distance from the last.
 
     The seeding of k-means++ (Arthur & Vassilvitskii, 2007). Where fewer distinct rows than `size` exist, the rest are

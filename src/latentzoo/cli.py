@@ -374,10 +374,8 @@ def _prior_fields(zoo: "Entry", assignments: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             raise UserError(f"--prior {assignment}: write {name}=number, or numbers separated by commas") from None
         shape = np.shape(getattr(usual, name))
-        fits = numbers.size in (1, np.prod(shape))
-        fields[name] = (
-            np.broadcast_to(numbers if numbers.size == 1 else numbers.reshape(shape), shape) if fits else numbers
-        )
+        numbers = np.full(shape, numbers[0]) if numbers.size == 1 else numbers
+        fields[name] = numbers.reshape(shape) if numbers.size == np.prod(shape) else numbers
     return fields
 
 

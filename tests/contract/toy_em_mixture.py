@@ -1,13 +1,13 @@
-"""A toy: a one-dimensional Gaussian mixture with point parameters, fitted by EM (MLE or MAP). One module, every room."""
+"""A toy: a one-dimensional Gaussian mixture with point parameters, fitted by EM (MLE, MAP). One module, every room."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from latentzoo.inference.arrays import namespace, special
-from latentzoo.models.language.contract import Params
+from latentzoo.models.language.contract import Params, optional
 from latentzoo.models.language.ppl import ENUMERATE, Handle
 
 MAX_PLATE_NESTING = 1
@@ -25,13 +25,13 @@ class Spec:
 
 
 class Data(NamedTuple):
-    x: Float[Any, "rows"] | None = None
+    x: Float[Any, "rows"] = None
 
 
 class Prior(NamedTuple):
-    weights_concentration: Float[Any, "num_components"] | None = None
-    loc_mean: Float[Any, ""] | None = None
-    loc_variance: Float[Any, ""] | None = None
+    weights_concentration: Annotated[Float[Any, "num_components"], optional] = None
+    loc_mean: Annotated[Float[Any, ""], optional] = None
+    loc_variance: Annotated[Float[Any, ""], optional] = None
 
 
 class Theta(NamedTuple):
@@ -41,7 +41,7 @@ class Theta(NamedTuple):
 
 
 class Phi(NamedTuple):
-    component_logits: Float[Any, "rows num_components"] | None = None
+    component_logits: Annotated[Float[Any, "rows num_components"], optional] = None
 
 
 def model(ppl: Handle, data: Data, prior: Prior, theta: Theta, spec: Spec) -> Data:

@@ -1,4 +1,4 @@
-"""A toy: a variational autoencoder of two layers each way, its backward pass derived by hand. One module, every room."""
+"""A toy: a variational autoencoder of two layers each way, derived by hand. One module, every room."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ class Spec:
 
 
 class Data(NamedTuple):
-    x: Float[Any, "images num_pixels"] | None = None
+    x: Float[Any, "images num_pixels"] = None
 
 
 class Prior(NamedTuple):

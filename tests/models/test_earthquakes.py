@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import latentzoo as lz
 import numpy as np
 import numpyro
 import optax
 import pyro
 import pytest
 import torch
+
+import latentzoo as lz
 from latentzoo.inference.closed_form import earthquakes as closed_form
 from latentzoo.models.language.binding import Bound
 from latentzoo.models.language.contract import leaves, take_rows
@@ -91,7 +92,7 @@ def test_hard_data_have_finite_fits(variant: Variant, case: str) -> None:
     for name, leaf in leaves(fit.params.phi).items():
         assert np.isfinite(leaf).all(), name
     resp = fit.predict()["responsibilities"]
-    np.testing.assert_allclose(resp.sum(1), 1.0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(resp.sum(1), 1.0, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -124,24 +125,25 @@ def test_an_empty_component_is_its_prior() -> None:
 # --- Pyro and NumPyro -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[5]], ids=ids)
+@every_variant
 def test_svi_in_pyro(variant: Variant) -> None:
     zoo = lz.get("earthquakes", **variant)
     data = catalogue(zoo)
     prior = zoo.prior(data)
-    params = zoo.init(data, prior)
+    params, same = zoo.init(data, prior), zoo.init(data, prior)
     pyro.set_rng_seed(0)
     svi = pyro.infer.SVI(zoo.model.pyro, zoo.guide.pyro, pyro.optim.Adam({"lr": 0.05}), zoo.loss.pyro())
     for _ in range(30):
         svi.step(data, prior, params)
+    for name, leaf in leaves(same.phi).items():  # the optimiser works on a copy
+        np.testing.assert_array_equal(leaves(params.phi)[name], leaf, err_msg=name)
     found = zoo.params(pyro.get_param_store())
     assert_params_like(found, params)
     assert elbo(zoo, data, prior, found) > elbo(zoo, data, prior, params) + 1.0
 
 
-@pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[5]], ids=ids)
-def test_svi_in_numpyro(variant: Variant) -> None:
-    zoo = lz.get("earthquakes", **variant)
+def test_svi_in_numpyro() -> None:
+    zoo = lz.get("earthquakes", **VARIANTS[5])
     data = catalogue(zoo)
     prior = zoo.prior(data)
     params = zoo.init(data, prior)
@@ -209,9 +211,8 @@ def test_prior_predictive_in_pyro(variant: Variant) -> None:
         zoo.model.pyro(nothing, prior)
 
 
-@every_variant
-def test_prior_predictive_in_numpyro(variant: Variant) -> None:
-    zoo = lz.get("earthquakes", num_components=4, **variant)
+def test_prior_predictive_in_numpyro() -> None:
+    zoo = lz.get("earthquakes", num_components=4, **VARIANTS[5])
     prior, nothing = zoo.prior(), zoo.Data()
     draw = numpyro.infer.Predictive(zoo.model.numpyro, num_samples=5)(jax.random.PRNGKey(0), nothing, prior, num_rows=7)
     assert draw["location"].shape == (5, 7, 2)
@@ -239,14 +240,14 @@ def test_the_prior_predictive_is_the_model() -> None:
 
 
 def test_nuts_in_numpyro() -> None:
-    zoo = lz.get("earthquakes", num_components=2, weights="dirichlet", noise="shared")
+    zoo = lz.get("earthquakes", num_components=2, weights="dirichlet")
     data = catalogue(zoo)
     kernel = numpyro.infer.NUTS(zoo.model.numpyro, max_tree_depth=3)
     mcmc = numpyro.infer.MCMC(kernel, num_warmup=5, num_samples=5, progress_bar=False)
     mcmc.run(jax.random.PRNGKey(0), data, zoo.prior(data))
     draws = mcmc.get_samples()
     shapes = {name: draw.shape for name, draw in draws.items()}
-    assert shapes == {"weights": (5, 2), "noise_variance": (5,), "loc": (5, 2, 2), "rate": (5, 2)}
+    assert shapes == {"weights": (5, 2), "loc": (5, 2, 2), "rate": (5, 2)}
     assert all(np.isfinite(draw).all() for draw in draws.values())
 
 
@@ -275,10 +276,7 @@ def absolute(zoo: Any, data: Any, prior: Any, params: lz.Params) -> float:
     return float(closed_form.e_step(params, data, prior, zoo.spec).scale)
 
 
-certified = pytest.mark.parametrize("weights", ["fixed", "dirichlet"])
-
-
-@certified
+@pytest.mark.parametrize("weights", ["fixed", "dirichlet"])
 def test_one_draw_is_the_bound_in_pyro(weights: str) -> None:
     zoo = lz.get("earthquakes", weights=weights)
     data, prior, params = certificate(zoo)
@@ -291,9 +289,8 @@ def test_one_draw_is_the_bound_in_pyro(weights: str) -> None:
             assert found == pytest.approx(expected, rel=0, abs=1e-10 * size), options
 
 
-@certified
-def test_one_draw_is_the_bound_in_numpyro(weights: str) -> None:
-    zoo = lz.get("earthquakes", weights=weights)
+def test_one_draw_is_the_bound_in_numpyro() -> None:
+    zoo = lz.get("earthquakes", weights="dirichlet")
     data, prior, params = certificate(zoo)
     expected, size = elbo(zoo, data, prior, params), absolute(zoo, data, prior, params)
     with jax.enable_x64(True):
@@ -308,7 +305,7 @@ def test_one_draw_is_the_bound_in_numpyro(weights: str) -> None:
 
 
 def test_away_from_the_certificate_draws_differ() -> None:
-    """The certificate would mean nothing if every draw gave the bound anywhere; vectorised draws still average to it."""
+    """Or the certificate would mean nothing; vectorised draws still average to the bound (5 standard errors)."""
     zoo = lz.get("earthquakes")
     data, prior, params = certificate(zoo)
     params = lz.Params(phi=params.phi._replace(loc_log_scale=params.phi.loc_log_scale + 0.3))
@@ -328,7 +325,7 @@ def test_away_from_the_certificate_draws_differ() -> None:
 
 @every_variant
 def test_minibatches_average_to_the_whole_in_pyro(variant: Variant) -> None:
-    """At the same draw of the globals, the losses of disjoint minibatches, scaled by total_rows, average to the whole's."""
+    """At one draw of the globals, the losses of disjoint minibatches, scaled by total_rows, average to the whole's."""
     zoo = lz.get("earthquakes", **variant)
     data = catalogue(zoo)
     prior = zoo.prior(data)
@@ -371,10 +368,10 @@ zoo = lz.get("earthquakes")
 data, _ = zoo.simulate(num_rows=20)
 prior = zoo.prior(data)
 params = zoo.init(data, prior)
-svi = numpyro.infer.SVI(zoo.model.numpyro, zoo.guide.numpyro, numpyro.optim.Adam(0.1), zoo.loss.numpyro())
-svi.run(jax.random.PRNGKey(0), 2, data, prior, params, progress_bar=False)
+loss = zoo.loss.numpyro().loss
+jax.jit(lambda key: loss(key, {}, zoo.model.numpyro, zoo.guide.numpyro, data, prior, params))(jax.random.PRNGKey(0))
 fit = lz.fit(zoo, data, progress=False)
-fit.posterior(3), fit.evaluate(num_draws=4)
+fit.posterior(3)
 print(sorted({"torch", "pyro"} & set(sys.modules)))
 """
 

@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import latentzoo as lz
 import numpy as np
 import pytest
 import torch
+from scipy import linalg, stats
+from scipy.special import logsumexp
+from torch.distributions import Dirichlet, Gamma, Normal, kl_divergence
+
+import latentzoo as lz
 from latentzoo.inference import accumulate
 from latentzoo.inference.closed_form import earthquakes as closed_form
 from latentzoo.inference.coordinate_ascent import ascend
 from latentzoo.models.language.contract import leaves, map_leaves, take_rows
-from scipy import linalg, stats
-from scipy.special import logsumexp
-from torch.distributions import Dirichlet, Gamma, Normal, kl_divergence
 
 Variant = dict[str, str]
 VARIANTS = [
@@ -184,13 +185,13 @@ def brute_force_log_evidence(data: Any, prior: Any, spec: Any) -> float:
 
 
 def brute_force_kl(of: Problem) -> float:
-    """KL(q || the exact posterior) for a known noise, by the chain rule: of the assignments, then of the rest given them.
+    """KL(q || the exact posterior), noise known, by the chain rule: of the assignments, then of the rest given them.
 
     Given an assignment the posterior is conjugate; its normals come from conditioning a joint covariance.
     """
     data, prior, phi = of.data, of.prior, of.params.phi
     assignments, log_joint = brute_force_log_joint(data, prior, of.zoo.spec)
-    log_q = np.log(stats_softmax(phi.component_logits))[np.arange(len(data.strength)), assignments].sum(1)
+    log_q = np.log(softmax(phi.component_logits))[np.arange(len(data.strength)), assignments].sum(1)
     members = (assignments[:, :, None] == np.arange(of.zoo.spec.num_components)).transpose(0, 2, 1)  # (Z, K, N)
 
     @functools.cache
@@ -221,7 +222,7 @@ def brute_force_kl(of: Problem) -> float:
     return float(np.exp(log_q) @ (log_q - log_posterior + kl.numpy()))
 
 
-def stats_softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: np.ndarray) -> np.ndarray:
     return torch.softmax(torch.from_numpy(logits), 1).numpy()
 
 
@@ -317,7 +318,7 @@ def automatic_gradient(of: Problem) -> tuple[float, lz.Params]:
 @every_variant
 @pytest.mark.parametrize("free", [False, True], ids=["optimal", "free"])
 def test_gradient_is_that_of_the_bound(variant: Variant, free: bool) -> None:
-    """With q(component) at its optimum JAX gives the total derivative, which the envelope theorem makes the partial one."""
+    """At the optimum of q(component) JAX gives the total derivative: by the envelope theorem, the partial one."""
     of = problem(variant, 3, 9, seed=1, free=free)
     value, automatic = automatic_gradient(of)
     assert value == pytest.approx(elbo(of), rel=0, abs=1e-12 * scale(of))
@@ -341,7 +342,7 @@ def test_the_fixed_point_is_a_zero_of_the_gradient(variant: Variant) -> None:
 
 
 class Block(NamedTuple):
-    """An exponential family: its fields, its log partition function, and its natural parameters to the fields and back."""
+    """An exponential family: its fields, its log partition function, and natural parameters to fields and back."""
 
     fields: tuple[str, ...]
     log_partition: Callable[[Any], Any]
@@ -453,7 +454,7 @@ def test_the_scale_adds_up(free: bool) -> None:
 
 @every_variant
 def test_minibatches_are_unbiased(variant: Variant) -> None:
-    """The statistics of a minibatch, scaled by N / n, are those of the whole on average over all C(6, 2) minibatches."""
+    """Scaled by N / n, the statistics of all C(6, 2) minibatches are on average those of the whole."""
     of = problem(variant, 3, 6, seed=6)
     batches = [list(rows) for rows in itertools.combinations(range(6), 2)]
     found = [accumulate.scaled(e_step(of._replace(data=take_rows(of.data, rows))), 6 / 2) for rows in batches]

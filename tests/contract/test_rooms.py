@@ -1,0 +1,177 @@
+"""Every model stands in every room under one name, and keeps the contract."""
+
+import dataclasses
+import inspect
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+import latentzoo as lz
+from latentzoo.models.language import contract
+from latentzoo.models.language.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+VERBS = {
+    "e_step": ["params", "data", "prior", "spec"],
+    "m_step": ["stats", "params", "prior", "spec"],
+    "elbo": ["stats", "params", "prior", "spec"],
+    "elbo_gradient": ["stats", "params", "prior", "spec"],
+    "predict": ["params", "data", "prior", "spec"],
+    "log_likelihood": ["latents", "data", "prior", "spec"],
+}
+
+
+def files(folder: str, prefix: str = "") -> set[str]:
+    found = (ROOT / folder).glob(f"{prefix}*.py")
+    return {file.stem.removeprefix(prefix) for file in found if not file.stem.startswith("_")}
+
+
+def test_every_model_has_a_file_in_every_room():
+    models = files("models")
+    assert models == set(lz.names())
+    assert files("guides") == models
+    assert files("inference/closed_form") == models
+    assert files("tests/models", "test_") >= models
+
+
+@pytest.fixture(params=lz.names())
+def zoo(request):
+    return lz.get(request.param)
+
+
+def test_a_spec_is_frozen_hashable_and_documented(zoo):
+    assert hash(zoo.spec) == hash(dataclasses.replace(zoo.spec))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        zoo.spec.num_components = 5
+    assert all(field.name in type(zoo.spec).__doc__ for field in dataclasses.fields(zoo.spec))
+
+
+def test_programs_take_the_arguments_of_the_contract(zoo):
+    model, guide = zoo.model_room.model, zoo.guide_room.guide
+    assert list(inspect.signature(model).parameters) == ["ppl", "data", "prior", "theta", "spec"]
+    assert list(inspect.signature(guide).parameters) == ["ppl", "data", "prior", "theta", "phi", "spec"]
+    assert all(function.__doc__ and zoo.model_room.__doc__ for function in (model, guide))
+
+
+def test_verbs_take_the_arguments_of_the_contract(zoo):
+    for verb, arguments in VERBS.items():
+        assert list(inspect.signature(getattr(zoo.closed_form, verb)).parameters) == arguments, verb
+    assert zoo.closed_form.METHODS
+    assert zoo.closed_form.PROOF in ("expectation", "common noise")
+    assert zoo.guide_room.LOSS in ("enumerated", "sampled")
+    assert set(zoo.guide_room.LOCAL) <= set(zoo.Phi._fields)
+
+
+def test_trees_hold_nothing_but_arrays_and_say_what_they_hold(zoo):
+    for tree in (zoo.Data, zoo.Prior, zoo.Theta, zoo.Phi):
+        hints = get_type_hints(tree)
+        assert set(hints) == set(tree._fields)
+        assert not {int, str, float} & set(hints.values())
+        assert all(field in tree.__doc__ for field in tree._fields), tree
+
+
+def test_no_program_branches_on_its_library(zoo):
+    for room in (zoo.model_room, zoo.guide_room):
+        source = inspect.getsource(room)
+        assert "ppl.name" not in source
+        assert not {"torch", "jax", "pyro", "numpyro"} & set(vars(room))
+
+
+def test_stats_carry_the_bound_and_its_scale(zoo):
+    data, _ = zoo.simulate(seed=1, num_rows=15)
+    prior = zoo.prior(data)
+    params = zoo.init(data, prior)
+    stats = zoo.closed_form.e_step(params, data, prior, zoo.spec)
+    assert {"bound", "scale"} <= set(stats._fields)
+    assert abs(stats.bound) <= stats.scale
+    gradient = zoo.closed_form.elbo_gradient(stats, params, prior, zoo.spec)
+    assert set(contract.leaves(gradient)) == set(contract.leaves(params))
+
+
+def test_simulation_is_the_model_and_reproducible(zoo):
+    data, truth = zoo.simulate(seed=4, num_rows=12)
+    again, _ = zoo.simulate(seed=4, num_rows=12)
+    other, _ = zoo.simulate(seed=5, num_rows=12)
+    flat = contract.leaves(data)
+    assert all((flat[name] == leaf).all() for name, leaf in contract.leaves(again).items())
+    assert any((flat[name] != leaf).any() for name, leaf in contract.leaves(other).items())
+    assert contract.num_rows(data) == 12
+    assert truth
+    assert not set(truth) & set(zoo.Data._fields)
+
+
+def test_what_is_written_is_read_back(zoo, tmp_path):
+    data, _ = zoo.simulate(seed=2, num_rows=9)
+    path = tmp_path / "data.csv"
+    zoo.model_room.write(data, path)
+    back = zoo.read(path)
+    for name, leaf in contract.leaves(data).items():
+        assert (contract.leaves(back)[name] == leaf).all()
+
+
+def test_parameters_come_back_from_either_store(zoo):
+    data, _ = zoo.simulate(seed=3, num_rows=9)
+    params = zoo.init(data, zoo.prior(data))
+    flat = contract.leaves(params)
+    back = contract.leaves(zoo.params(flat))
+    assert set(back) == set(flat)
+    assert all((back[name] == leaf).all() for name, leaf in flat.items())
+
+
+def test_the_plate_diagram_comes_from_the_model(zoo):
+    pytest.importorskip("graphviz")
+    source = zoo.graph().source
+    assert all(field in source for field in zoo.Data._fields)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (lambda: lz.get("eathquakes"), "did you mean 'earthquakes'"),
+        (lambda: lz.get("earthquakes", num_component=3), "did you mean 'num_components'"),
+        (lambda: lz.get("earthquakes", num_components=0), "num_components is 0"),
+        (lambda: lz.get("earthquakes", num_components=2.5), "num_components is 2.5"),
+        (lambda: lz.get("earthquakes", noise="knwon"), "did you mean 'known'"),
+        (lambda: lz.get("earthquakes").prior(noise=4.0), "did you mean 'noise_variance'"),
+        (lambda: lz.get("earthquakes").prior(noise_variance=-4.0), "prior.noise_variance is -4"),
+        (lambda: lz.get("earthquakes").prior(noise_variance=[1.0, 2.0]), "prior.noise_variance has shape (2,)"),
+        (lambda: lz.get("earthquakes").prior(weights=[0.5, 0.5, 0.5]), "prior.weights[0] is 0.5"),
+        (lambda: lz.get("earthquakes").prior(noise_shape=1.0), "prior.noise_shape has no place"),
+        (lambda: lz.get("earthquakes").params({"loc": 1.0}), "no parameter of earthquakes"),
+        (lambda: lz.get("earthquakes").simulate(num_rows=0), "num_rows"),
+        (lambda: lz.get("earthquakes").simulate(library="pyor"), "did you mean 'pyro'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(mistake, words):
+    with pytest.raises(UserError) as error:
+        mistake()
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_data_of_the_wrong_shape_name_the_field_and_the_row():
+    zoo = lz.get("earthquakes")
+    location = [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    for data, words in [
+        (zoo.Data(location, [1, 2]), "data.strength has shape (2,)"),
+        (zoo.Data(location, [1, -2, 3]), "data.strength[1] is -2"),
+        (zoo.Data(location, [1, 2.5, 3]), "data.strength[1] is 2.5"),
+        (zoo.Data([[0.0, float("nan")], [1, 2], [3, 4]], [1, 2, 3]), "data.location[0, 1] is nan"),
+        (zoo.Data([0.0, 1.0], [1, 2]), "data.location has shape (2,)"),
+        (zoo.Data([], []), "data.location has shape (0,)"),
+        (zoo.Data(location, ["a", "b", "c"]), "data.strength is not an array of numbers"),
+        (zoo.Data(location, None), "data.strength is missing"),
+        (location, "data is a list"),
+    ]:
+        with pytest.raises(UserError) as error:
+            lz.fit(zoo, data)
+        assert words in str(error.value)
+
+
+def test_the_face_is_lazy():
+    assert "latentzoo" in sys.modules
+    assert {"fit", "get", "load", "names", "verify"} <= set(dir(lz))
+    with pytest.raises(AttributeError, match="no attribute 'fti'"):
+        lz.fti  # noqa: B018
