@@ -147,8 +147,15 @@ class PyroBackend:
 
     @contextmanager
     def precision(self) -> Iterator[None]:
-        """Leave torch as it is: precision follows from the arrays."""
-        yield
+        """Leave torch's dtype as it is: precision follows from the arrays. One thread: the arrays are tiny."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def latents(
         self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int

@@ -4,8 +4,8 @@ Each way of taking E_q[g] is a rule: nodes (values of the continuous latent site
 parameters, sum_i w_i(params) g(node_i, params). Its gradient has two parts, that of g at fixed nodes, which the library
 differentiates, and that of the weights. Discrete sites never appear: the library enumerates them inside g.
 
-    conjugate probe   g is linear in the sufficient statistics T of the guide's sites, so solving for its coefficients at
-                      dim T + 8 nodes and inserting E_q[T] is exact. The residual of the solution is the test: a
+    conjugate probe   g is linear in the sufficient statistics T of the guide's sites, so solving for its coefficients
+                      at dim T + 8 nodes and inserting E_q[T] is exact. The residual of the solution is the test: a
                       non-conjugate integrand leaves one that shows.
     quadrature        one scalar site: the trapezoid rule in the site's unconstrained coordinate, exact to rounding for
                       the smooth, fast falling densities at hand.

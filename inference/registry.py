@@ -73,8 +73,8 @@ class Losses:
 class Entry:
     """One model of the zoo, with its guide and its closed form, bound to a Spec.
 
-    `model` and `guide` are plain callables of each library (`entry.model.pyro`, `entry.guide.numpyro`); `closed_form` is
-    the module with the hand-derived `e_step`, `m_step`, `elbo`, `elbo_gradient`, `METHODS`.
+    `model` and `guide` are plain callables of each library (`entry.model.pyro`, `entry.guide.numpyro`); `closed_form`
+    is the module with the hand-derived `e_step`, `m_step`, `elbo`, `elbo_gradient`, `METHODS`.
     """
 
     name: str

@@ -101,7 +101,7 @@ class Fit:
         return backend("numpyro").draws(guide, args, sites, num_draws, seed)
 
     def predict(self, data: Any = None) -> dict[str, np.ndarray]:
-        """Return what the model says of each row (for a mixture, its responsibilities); by default of the fitted data."""
+        """Return what the model says of each row, by default of the fitted data: for a mixture, responsibilities."""
         data = self._data(data)
         return self.entry.closed_form.predict(self.params, data, self.prior, self.entry.spec)
 

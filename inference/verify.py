@@ -19,7 +19,7 @@ from latentzoo.inference.progress import progress as progress_bar
 from latentzoo.inference.registry import Entry, get
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
-from latentzoo.models.language.errors import UserError
+from latentzoo.models.language.errors import UserError, choose
 from latentzoo.models.language.ppl import LIBRARIES, Library
 
 TOLERANCE = 1e-10
@@ -30,8 +30,8 @@ Gradient = Mapping[str, np.ndarray]
 
 # Why each way is as strong as it is, for the foot of the table.
 WAYS = {
-    "conjugate probe": "log p - log q is linear in the sites' sufficient statistics (residual below 1e-12), so solving for"
-    " its coefficients and inserting the expectations is exact",
+    "conjugate probe": "log p - log q is linear in the sites' sufficient statistics (residual below 1e-12), so solving"
+    " for its coefficients and inserting the expectations is exact",
     "enumeration": "the library sums over every state",
     "common noise": "the same standard normal noise by hand and in the library",
     "quadrature": "one scalar site, by the trapezoid rule on its unconstrained line",
@@ -44,7 +44,7 @@ class Check(NamedTuple):
     """One comparison: a bound, or its gradient by one parameter, at one point, in one library.
 
     way: how the automatic number was had, and for which sites. hand, automatic: the numbers where they differ most.
-    error, tolerance: the largest absolute difference, and what it may be. where: the index of that entry, and the point.
+    error, tolerance: the largest absolute difference, and what it may be. where: the index of that entry.
     """
 
     entry: str
@@ -293,8 +293,8 @@ def _verify_entry(
     zoo = name if isinstance(name, Entry) else get(name, **spec)
     open_choices = [v for v in contract.variants(zoo.spec) if all(getattr(v, key) == spec[key] for key in spec)]
     entries = [dataclasses.replace(zoo, spec=variant) for variant in open_choices]
-    settings = [setting for each in entries for setting in _settings(each, num_points, seed)]
-    libraries = LIBRARIES if library is None else (backend(library).name,)
+    libraries = LIBRARIES if library is None else (choose(library, LIBRARIES, "library"),)
+    settings = [setting for each in entries for setting in _settings(each, libraries[0], num_points, seed)]
     rows: list[Check] = []
     with progress_bar(f"verify {zoo.name}", len(settings) * len(libraries), progress) as update:
         for index, setting in enumerate(settings):
@@ -304,9 +304,9 @@ def _verify_entry(
     return Report(tuple(rows))
 
 
-def _settings(zoo: Entry, num_points: int, seed: int) -> Iterator[Setting]:
+def _settings(zoo: Entry, library: str, num_points: int, seed: int) -> Iterator[Setting]:
     """Yield the whole data with local fields at their optimum and free, and a minibatch."""
-    data, _ = zoo.simulate(seed=seed, num_rows=NUM_ROWS)
+    data, _ = zoo.simulate(seed=seed, num_rows=NUM_ROWS, library=library)
     prior = zoo.prior(data)
     label = ", ".join(f"{field}={value}" for field, value in vars(zoo.spec).items()) or "no options"
     points = tuple(_random_point(zoo, data, prior, seed + point) for point in range(num_points))

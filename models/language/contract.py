@@ -1,8 +1,8 @@
 """The contract between a model, its guide and its closed form: trees of arrays, and what their fields may hold.
 
 `Data`, `Prior`, `Theta` and `Phi` are NamedTuples of arrays, possibly nested. Each field is annotated with its shape
-(jaxtyping) and, through `Annotated`, with what its values may be and whether it may be None; `check` reads those annotations, so a model declares
-its data once and every mistake of a user is one line.
+(jaxtyping) and, through `Annotated`, with what its values may be and whether it may be None; `check` reads those
+annotations, so a model declares its data once and every mistake of a user is one line.
 """
 
 import dataclasses
@@ -217,7 +217,7 @@ def _words(field: Field) -> str:
     return f"give {shape}"
 
 
-# --- what a static description may be ----------------------------------------------------------------------------------
+# --- what a static description may be -------------------------------------------------------------------------------
 
 
 def make_spec(spec_class: type, given: Mapping[str, Any]) -> Any:

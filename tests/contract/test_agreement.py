@@ -8,38 +8,36 @@ from latentzoo.models.language.contract import leaves, variants
 from latentzoo.models.language.ppl import LIBRARIES
 
 CASES = [
-    pytest.param(name, vars(variant), library, id=f"{name}-{'-'.join(map(str, vars(variant).values()))}-{library}")
+    pytest.param(name, vars(variant), id=f"{name}-{'-'.join(map(str, vars(variant).values()))}")
     for name in lz.names()
     for variant in variants(lz.get(name).spec)
-    for library in LIBRARIES
 ]
 
 
-@pytest.mark.parametrize(("name", "spec", "library"), CASES)
-def test_hand_equals_automatic(name, spec, library):
-    report = lz.verify(name, library=library, progress=False, **spec)
+@pytest.mark.parametrize(("name", "spec"), CASES)
+def test_hand_equals_automatic(name, spec):
+    report = lz.verify(name, progress=False, **spec)
     assert report.ok, str(report)
 
     # Nothing was left out: the bound and every parameter at three points, the free local fields, and a minibatch.
     zoo = lz.get(name, **spec)
-    data, _ = zoo.simulate(num_rows=5)
+    data, _ = zoo.simulate(num_rows=5, library="pyro")
     wanted = {"elbo", *leaves(zoo.init(data))}
-    whole = [row for row in report.rows if "free" not in row.variant and "minibatch" not in row.variant]
-    assert len({row.point for row in whole}) == 3
-    assert {row.quantity for row in whole} == wanted
-    assert any("minibatch" in row.variant for row in report.rows)
-    # No statistical check stands in for an exact one, and no allowance is above 1e-10 of the largest number.
+    local = {f"phi.{field}" for field in zoo.guide_room.LOCAL}
+    for library in LIBRARIES:
+        rows = [row for row in report.rows if row.library == library and "random point" in row.point]
+        whole = [row for row in rows if "free" not in row.variant and "minibatch" not in row.variant]
+        assert len({row.point for row in whole}) == 3
+        assert {row.quantity for row in whole} == wanted
+        assert local <= {row.quantity for row in rows}
+        assert any("minibatch" in row.variant for row in rows)
+
+    # No statistical check stands in for an exact one, and nothing is allowed more than 1e-10 of its largest number.
     assert not any("z-test" in row.way for row in report.rows)
-    assert all(
-        row.error <= TOLERANCE * max(1.0, abs(row.automatic)) or row.error <= row.tolerance for row in report.rows
-    )
+    assert all(row.tolerance <= TOLERANCE * 1e5 for row in report.rows)
+    assert all(row.error <= 1e-10 * abs(row.automatic) for row in report.rows if row.quantity == "elbo")
 
-
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("weights", ["fixed", "dirichlet"])
-def test_known_noise_has_the_zero_variance_certificate(weights, library):
-    report = lz.verify("earthquakes", library=library, weights=weights, noise="known", num_points=1, progress=False)
+    # With known noise no two blocks interact: at their optimum every single draw is the bound.
     certificates = [row for row in report.rows if "zero-variance certificate" in row.way]
-    assert len(certificates) == 1
-    assert certificates[0].ok
-    assert certificates[0].error < 1e-10 * abs(certificates[0].hand)
+    assert len(certificates) == (len(LIBRARIES) if spec.get("noise") == "known" else 0)
+    assert all(row.error < 1e-10 * abs(row.hand) for row in certificates)

@@ -134,7 +134,7 @@ def test_the_plate_diagram_comes_from_the_model(zoo):
         (lambda: lz.get("earthquakes", num_components=0), "num_components is 0"),
         (lambda: lz.get("earthquakes", num_components=2.5), "num_components is 2.5"),
         (lambda: lz.get("earthquakes", noise="knwon"), "did you mean 'known'"),
-        (lambda: lz.get("earthquakes").prior(noise=4.0), "did you mean 'noise_variance'"),
+        (lambda: lz.get("earthquakes").prior(noise=4.0), "did you mean 'noise_rate'"),
         (lambda: lz.get("earthquakes").prior(noise_variance=-4.0), "prior.noise_variance is -4"),
         (lambda: lz.get("earthquakes").prior(noise_variance=[1.0, 2.0]), "prior.noise_variance has shape (2,)"),
         (lambda: lz.get("earthquakes").prior(weights=[0.5, 0.5, 0.5]), "prior.weights[0] is 0.5"),
