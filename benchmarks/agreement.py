@@ -9,8 +9,9 @@ from typing import Any
 from latentzoo.benchmarks.report import mark, table
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
+from latentzoo.inference.checks import Check
 from latentzoo.inference.registry import get, names
-from latentzoo.inference.verify import Check, verify
+from latentzoo.inference.verify import verify
 from latentzoo.models.language import contract
 from latentzoo.models.language.ppl import LIBRARIES, Library
 

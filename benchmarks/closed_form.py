@@ -1,6 +1,5 @@
 """The closed form of every model, fitted to data that its own story made and to data that the user names."""
 
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from latentzoo.inference.result import Fit
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import Note
+from latentzoo.models.language.files import atomic_path
 
 SUITE = "fits by the closed forms: how good, how fast, and their pictures"
 NUM_ROWS = {True: 2_000, False: 50_000}  # quick or not
@@ -182,9 +182,8 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _write(fit: Fit, draws: Any, folder: Path) -> list[Path]:
     """Write the pictures, the fit and its posterior draws."""
     paths = [*pictures.save(fit, folder), fit.save(folder / "fit.npz"), folder / "posterior.nc"]
-    unfinished = folder / ".posterior.nc"
-    draws.to_netcdf(unfinished)
-    os.replace(unfinished, paths[-1])
+    with atomic_path(paths[-1]) as temporary:
+        draws.to_netcdf(str(temporary))
     return paths
 
 

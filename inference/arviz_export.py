@@ -9,10 +9,22 @@ from latentzoo.models.language import contract
 if TYPE_CHECKING:
     from latentzoo.inference.result import Fit
 
+MOST_LIKELIHOODS = 20_000_000  # draws times rows in a file: 160 MB
+
+
+def affordable_draws(num_rows: int) -> int:
+    """Return how many draws, of 100 to 1000, a file should hold: each has the log likelihood of every row."""
+    return min(max(MOST_LIKELIHOODS // max(num_rows, 1), 100), 1000)
+
 
 def export(fit: "Fit", data: Any, num_draws: int, seed: int) -> Any:
     """Return the `InferenceData` of a fit: one chain of draws from q, with its log likelihood at the data."""
-    import arviz as az
+    import warnings
+
+    with warnings.catch_warnings():
+        # ArviZ 0.23 announces its successor whenever it is imported.
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz as az
     import xarray as xr
 
     draws = fit.posterior(num_draws, seed)

@@ -1,6 +1,8 @@
 """`fit`: every method of every model, through one call."""
 
 import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,29 +70,22 @@ def fit(
     e_step = zoo.closed_form.e_step
     run = accumulate.whole(e_step) if chunk_rows is None else accumulate.in_chunks(e_step, chunk_rows)
 
+    climb = partial(
+        ascend,
+        zoo.closed_form,
+        run,
+        data,
+        prior,
+        zoo.spec,
+        num_steps=num_steps,
+        tol=tol,
+        max_seconds=max_seconds,
+        keep_history=keep_history,
+    )
     ascents: list[Ascent] = []
     with progress_bar(f"{zoo.name} {method}", num_steps * num_restarts, progress) as update:
         for restart, origin in enumerate(_starts(zoo, data, prior, first, seed, num_restarts)):
-            before = restart * num_steps
-
-            def report(step: int, elbo: float, before: int = before) -> None:
-                update(before + step, f"ELBO {elbo:.6g}")
-
-            ascents.append(
-                ascend(
-                    zoo.closed_form,
-                    run,
-                    data,
-                    prior,
-                    zoo.spec,
-                    origin,
-                    num_steps=num_steps,
-                    tol=tol,
-                    max_seconds=max_seconds,
-                    keep_history=keep_history,
-                    report=report,
-                )
-            )
+            ascents.append(climb(origin, report=partial(_report, update, restart * num_steps)))
     best = max(ascents, key=lambda ascent: np.nan_to_num(ascent.elbo_trace[-1], nan=-np.inf))
     if not best.converged:
         warnings.warn(f"{method} has not converged: {best.reason}", Note, stacklevel=2)
@@ -112,7 +107,12 @@ def fit(
     )
 
 
-def _starts(zoo: Entry, data: Any, prior: Any, first: Params, seed: int, num_restarts: int) -> Any:
+def _report(update: Callable[[int, str], None], before: int, step: int, elbo: float) -> None:
+    update(before + step, f"ELBO {elbo:.6g}")
+
+
+def _starts(zoo: Entry, data: Any, prior: Any, first: Params, seed: int, num_restarts: int) -> Iterator[Params]:
+    """Yield the start of each restart: the first, and seeded ones."""
     yield first
     for child in np.random.SeedSequence(seed).generate_state(num_restarts)[1:]:
         yield zoo.init(data, prior, int(child))

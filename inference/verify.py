@@ -14,6 +14,7 @@ import numpy as np
 
 from latentzoo.inference import accumulate
 from latentzoo.inference.automatic import Backend, Pair, backend, pushed
+from latentzoo.inference.checks import STANDARD_ERRORS, Case, Check, Gradient, Hand, Report, check, compare
 from latentzoo.inference.expectations import Estimate, Integrand, Rule, expectation
 from latentzoo.inference.progress import progress as progress_bar
 from latentzoo.inference.registry import Entry, get
@@ -22,84 +23,7 @@ from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError, choose
 from latentzoo.models.language.ppl import LIBRARIES, Library
 
-TOLERANCE = 1e-10
 NUM_ROWS, NUM_BATCH = 20, 8
-STANDARD_ERRORS = 5.0  # of a z-test: one false alarm in two million numbers
-
-Gradient = Mapping[str, np.ndarray]
-
-# Why each way is as strong as it is, for the foot of the table.
-WAYS = {
-    "conjugate probe": "log p - log q is linear in the sites' sufficient statistics (residual below 1e-12), so solving"
-    " for its coefficients and inserting the expectations is exact",
-    "enumeration": "the library sums over every state",
-    "common noise": "the same standard normal noise by hand and in the library",
-    "quadrature": "one scalar site, by the trapezoid rule on its unconstrained line",
-    "z-test": "no exact way is known: draws, and an allowance of five standard errors",
-    "zero-variance certificate": "at the optimum of its blocks every single draw of the ELBO is the bound itself",
-}
-
-
-class Check(NamedTuple):
-    """One comparison: a bound, or its gradient by one parameter, at one point, in one library.
-
-    way: how the automatic number was had, and for which sites. hand, automatic: the numbers where they differ most.
-    error, tolerance: the largest absolute difference, and what it may be. where: the index of that entry.
-    """
-
-    entry: str
-    variant: str
-    library: str
-    point: str
-    quantity: str
-    way: str
-    hand: float
-    automatic: float
-    error: float
-    tolerance: float
-    ok: bool
-    where: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """The outcome of a verification: `ok`, the `rows`, and a table when printed."""
-
-    rows: tuple[Check, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a comparison, and every one holds."""
-        return bool(self.rows) and all(row.ok for row in self.rows)
-
-    def __str__(self) -> str:
-        groups: dict[tuple[str, str, str, str], list[Check]] = {}
-        for row in self.rows:
-            groups.setdefault((row.entry, row.variant, row.library, row.way), []).append(row)
-        ways = [f"{way}: {why}" for way, why in WAYS.items() if any(way in row.way for row in self.rows)]
-        failed = [f"FAILED {_sentence(row)}" for row in self.rows if not row.ok]
-        count = f"{sum(row.ok for row in self.rows)} of {len(self.rows)} comparisons hold"
-        return "\n".join([*_table(groups), "", *ways, *failed, count])
-
-
-def _table(groups: dict[tuple[str, str, str, str], list[Check]]) -> list[str]:
-    """Return aligned lines: one for each model, variant, library and way, with the worst of its numbers."""
-    table = [("", "model", "variant", "library", "numbers", "worst", "off by", "allowed", "way")]
-    for (entry, variant, library, way), rows in groups.items():
-        worst = max(rows, key=lambda row: row.error / row.tolerance)
-        state = "ok" if all(row.ok for row in rows) else "FAILED"
-        numbers = (str(len(rows)), worst.quantity, f"{worst.error:.1e}", f"{worst.tolerance:.1e}")
-        table.append((state, entry, variant, library, *numbers, way))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-
-
-def _sentence(row: Check) -> str:
-    name = "the ELBO" if row.quantity == "elbo" else f"the gradient by {row.quantity}"
-    return (
-        f"{row.entry} [{row.variant}] {row.library}: {name}{row.where} is {row.hand:.12g} by hand and"
-        f" {row.automatic:.12g} automatically, off by {row.error:.3g} (allowed {row.tolerance:.1e}), at {row.point}"
-    )
 
 
 def verify(
@@ -140,60 +64,7 @@ def verify(
     return Report(tuple(_own_checks(library, model, guide, elbo, gradient, params, data, seed)))  # type: ignore[arg-type]
 
 
-# --- the comparison ---------------------------------------------------------------------------------------------------
-
-
-class Hand(NamedTuple):
-    """A hand-derived bound and its gradient by name."""
-
-    value: float
-    gradient: Gradient
-
-
-class Case(NamedTuple):
-    """What is compared: names for the table, the parameters by name, and the hand-derived numbers."""
-
-    entry: str
-    variant: str
-    point: str
-    params: dict[str, np.ndarray]
-    hand: Hand
-
-
-def _compare(case: Case, library: str, way: str, automatic: Estimate) -> Iterator[Check]:
-    """Yield the row of the bound and of the gradient by each parameter."""
-    yield _row(case, library, way, "elbo", case.hand.value, automatic.value, automatic.value_error)
-    for name, auto in automatic.gradient.items():
-        yield _row(case, library, way, name, case.hand.gradient[name], auto, automatic.gradient_error[name])
-
-
-def _row(
-    case: Case, library: str, way: str, quantity: str, hand: Any, automatic: Any, standard_error: Any = 0.0
-) -> Check:
-    """Compare two arrays, to 1e-10 of their largest entry (of one, where that is smaller)."""
-    hand, automatic = np.asarray(hand, dtype=np.float64), np.asarray(automatic, dtype=np.float64)
-    if hand.shape != automatic.shape:
-        raise UserError(f"the gradient by {quantity} has shape {hand.shape}: it must be {automatic.shape}")
-    scale = max(1.0, float(np.abs(automatic).max(initial=0.0)))
-    allowed = np.broadcast_to(TOLERANCE * scale + STANDARD_ERRORS * np.asarray(standard_error), hand.shape)
-    difference = np.abs(hand - automatic)
-    excess = np.where(np.isfinite(difference), difference / allowed, np.inf)
-    at = tuple(int(i) for i in np.unravel_index(int(excess.argmax()), hand.shape)) if hand.size else ()
-    where = f"[{', '.join(map(str, at))}]" if at else ""
-    return Check(
-        entry=case.entry,
-        variant=case.variant,
-        library=library,
-        point=case.point,
-        quantity=quantity,
-        way=way,
-        hand=float(hand[at]),
-        automatic=float(automatic[at]),
-        error=float(difference[at]),
-        tolerance=float(allowed[at]),
-        ok=bool((excess <= 1.0).all()),
-        where=where,
-    )
+# --- the way --------------------------------------------------------------------------------------------------------
 
 
 def _way(integrand: Integrand, params: Mapping[str, Any], rule: Rule | None) -> str:
@@ -233,8 +104,8 @@ def _own_checks(
         integrand = Integrand(auto, pair._replace(max_plate_nesting=depth))
         rule, estimate = expectation(integrand, values, seed)
         hand = Hand(value, {name: np.asarray(_plain(derived[name])) for name in values})
-        case = Case("your derivation", library, "the params given", values, hand)
-        yield from _compare(case, library, _way(integrand, values, rule) + _power(rule, estimate), estimate)
+        case = Case("your derivation", library, "the params given", hand)
+        yield from compare(case, library, _way(integrand, values, rule) + _power(rule, estimate), estimate)
 
 
 def _power(rule: Rule | None, estimate: Estimate) -> str:
@@ -293,7 +164,9 @@ def _verify_entry(
     zoo = name if isinstance(name, Entry) else get(name, **spec)
     open_choices = [v for v in contract.variants(zoo.spec) if all(getattr(v, key) == spec[key] for key in spec)]
     entries = [dataclasses.replace(zoo, spec=variant) for variant in open_choices]
-    libraries = LIBRARIES if library is None else (choose(library, LIBRARIES, "library"),)
+    if library is not None:
+        choose(library, LIBRARIES, "library")
+    libraries = LIBRARIES if library is None else (library,)
     settings = [setting for each in entries for setting in _settings(each, libraries[0], num_points, seed)]
     rows: list[Check] = []
     with progress_bar(f"verify {zoo.name}", len(settings) * len(libraries), progress) as update:
@@ -304,7 +177,7 @@ def _verify_entry(
     return Report(tuple(rows))
 
 
-def _settings(zoo: Entry, library: str, num_points: int, seed: int) -> Iterator[Setting]:
+def _settings(zoo: Entry, library: Library, num_points: int, seed: int) -> Iterator[Setting]:
     """Yield the whole data with local fields at their optimum and free, and a minibatch."""
     data, _ = zoo.simulate(seed=seed, num_rows=NUM_ROWS, library=library)
     prior = zoo.prior(data)
@@ -340,9 +213,9 @@ def _expected_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Chec
         for index, params in enumerate(setting.points):
             leaves = contract.leaves(params)
             hand = _expected_hand(setting, params)
-            case = Case(setting.entry.name, setting.label, f"random point {index}", leaves, hand)
+            case = Case(setting.entry.name, setting.label, f"random point {index}", hand)
             rule, estimate = expectation(integrand, leaves, seed + index)
-            yield from _compare(case, auto.name, _way(integrand, leaves, rule), estimate)
+            yield from compare(case, auto.name, _way(integrand, leaves, rule), estimate)
         if rule is not None and rule.separable and setting.entry.guide_room.LOCAL and "free" in setting.label:
             yield _certificate(setting, integrand, seed)
 
@@ -369,9 +242,9 @@ def _certificate(setting: Setting, integrand: Integrand, seed: int) -> Check:
     draws = integrand.draw(leaves, 5, seed)
     values = integrand.values(leaves, draws)
     worst = float(values[np.abs(values - hand.value).argmax()])
-    case = Case(setting.entry.name, setting.label, "the optimum of its blocks", leaves, hand)
+    case = Case(setting.entry.name, setting.label, "the optimum of its blocks", hand)
     way = f"zero-variance certificate ({len(draws)} draws)"
-    return _row(case, integrand.backend.name, way, "elbo", hand.value, worst)
+    return check(case, integrand.backend.name, way, "elbo", hand.value, worst)
 
 
 def _noise_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Check]:
@@ -394,8 +267,8 @@ def _noise_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Check]:
             hand = Hand(factor * float(value), scaled)
             values, gradient = elbos(leaves, [noise], np.ones(1))
             exact = Estimate(float(values[0]), gradient, 0.0, {name: np.zeros_like(g) for name, g in gradient.items()})
-            case = Case(zoo.name, setting.label, f"random point {index}", leaves, hand)
-            yield from _compare(case, auto.name, f"common noise ({', '.join(noise)})", exact)
+            case = Case(zoo.name, setting.label, f"random point {index}", hand)
+            yield from compare(case, auto.name, f"common noise ({', '.join(noise)})", exact)
 
 
 _PROOFS = {"expectation": _expected_proof, "common noise": _noise_proof}

@@ -11,8 +11,10 @@ from latentzoo.models.language.errors import UserError
 
 
 @contextmanager
-def atomic(path: str | os.PathLike[str], mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
-    """Open a file for writing that takes the place of `path` when it is closed, and not when something goes wrong.
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary file's path, for libraries that open a file themselves.
+
+    The file takes the place of `path` at the end, and not when something goes wrong.
 
     Raises
     ------
@@ -20,17 +22,30 @@ def atomic(path: str | os.PathLike[str], mode: str = "wb", **options: Any) -> It
     """
     path = Path(path)
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+    os.close(descriptor)
+    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, mode, **options) as file:
-            yield file
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str], mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+    """Open a file for writing that takes the place of `path` when it is closed, and not when something goes wrong.
+
+    Raises
+    ------
+    UserError: the folder does not exist or cannot be written.
+    """
+    with atomic_path(path) as temporary, temporary.open(mode, **options) as file:
+        yield file
 
 
 def _umask() -> int:

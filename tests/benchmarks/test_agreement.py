@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from latentzoo.benchmarks import agreement, runner
-from latentzoo.inference.verify import Check
+from latentzoo.inference.checks import Check
 
 
 def check(quantity: str, point: str, error: float, way: str = "conjugate probe", ok: bool = True) -> Check:

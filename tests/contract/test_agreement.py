@@ -3,7 +3,7 @@
 import pytest
 
 import latentzoo as lz
-from latentzoo.inference.verify import TOLERANCE
+from latentzoo.inference.checks import TOLERANCE
 from latentzoo.models.language.contract import leaves, variants
 from latentzoo.models.language.ppl import LIBRARIES
 

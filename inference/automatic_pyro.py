@@ -1,0 +1,172 @@
+"""Pyro behind the interface of `automatic.py`: handlers as messengers, autograd, one draw after another."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from latentzoo.inference.automatic import Array, Arrays, Elbos, Fix, Fixed, Pair, Site, as_numpy, depth_of, plates_of
+from latentzoo.models.language import contract
+from latentzoo.models.language.ppl import pyro_handle
+
+
+class Backend:
+    """Pyro: handlers as messengers, autograd, one draw after another."""
+
+    name = "pyro"
+
+    def __init__(self) -> None:
+        self.ppl = pyro_handle()
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Leave torch's dtype as it is: precision follows from the arrays. One thread: the arrays are tiny."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def latents(
+        self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int
+    ) -> dict[str, Site]:
+        """Return the latent sites of a program of the pair."""
+        import pyro
+        from pyro import poutine
+
+        with pyro.get_param_store().scope(), self._seeded(seed):
+            nodes = poutine.trace(self._fixing(program, params, fixed)).get_trace(*pair.args, **pair.kwargs).nodes
+        return {
+            name: Site(node["fn"], node["value"], node["fn"].has_enumerate_support, plates_of(node))
+            for name, node in nodes.items()
+            if node["type"] == "sample" and not node["is_observed"] and type(node["fn"]).__name__ != "_Subsample"
+        }
+
+    def elbo(self, pair: Pair, params: Arrays, fixed: Fixed) -> Array:
+        """Return the ELBO of one draw of the guide, by TraceEnum_ELBO."""
+        import pyro
+        from pyro.infer import TraceEnum_ELBO
+
+        loss = TraceEnum_ELBO(max_plate_nesting=pair.max_plate_nesting, strict_enumeration_warning=False)
+        with pyro.get_param_store().scope():
+            model, guide = self._fixing(pair.model, params, {}), self._fixing(pair.guide, params, fixed)
+            return -loss.differentiable_loss(model, guide, *pair.args, **pair.kwargs)
+
+    def value_and_gradient(self, function: Callable[[Arrays], Array], params: Arrays) -> tuple[float, Arrays]:
+        """Return the value and the gradient, zero where a parameter does not enter."""
+        import torch
+
+        leaves = {name: self.ppl.array(value).detach().clone().requires_grad_() for name, value in params.items()}
+        value = function(leaves)
+        if not value.requires_grad:
+            return float(value), {name: np.zeros(np.shape(leaf)) for name, leaf in params.items()}
+        gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+        return value.item(), {
+            name: np.zeros(leaf.shape) if gradient is None else gradient.numpy()
+            for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
+        }
+
+    def elbos(self, pair: Pair, fix: Fix) -> Elbos:
+        """Return the function of the nodes, which runs the pair at one after another."""
+
+        def at_nodes(params: Arrays, nodes: Sequence[Arrays], weights: np.ndarray) -> tuple[np.ndarray, Arrays]:
+            values: list[float] = []
+
+            def weighted(leaves: Arrays) -> Array:
+                terms = [self.elbo(pair, leaves, fix(node, self.ppl)) for node in nodes]
+                values.extend(term.item() for term in terms)
+                return sum(weight * term for weight, term in zip(weights.tolist(), terms, strict=True))
+
+            _, gradient = self.value_and_gradient(weighted, params)
+            return np.array(values), gradient
+
+        return at_nodes
+
+    @contextmanager
+    def double_constants(self) -> Iterator[None]:
+        """Set torch's default dtype, and give the user's back."""
+        import torch
+
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+    def inspect(self, pair: Pair) -> tuple[set[str], int]:
+        """Return the names of the parameters of both programs, and the depth of their plates."""
+        import pyro
+        from pyro import poutine
+
+        with pyro.get_param_store().scope(), self._seeded(0):
+            guide = poutine.trace(pair.guide).get_trace(*pair.args, **pair.kwargs)
+            model = poutine.trace(poutine.replay(pair.model, guide)).get_trace(*pair.args, **pair.kwargs)
+        return set(guide.param_nodes) | set(model.param_nodes), depth_of([*guide.nodes.values(), *model.nodes.values()])
+
+    def enumerated(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Mark every discrete site for enumeration."""
+        from pyro.infer import config_enumerate
+
+        return config_enumerate(program, "parallel")
+
+    def draw(
+        self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
+    ) -> tuple[Arrays, Any]:
+        """Run a program once from this seed."""
+        import pyro
+        from pyro import poutine
+
+        with pyro.get_param_store().scope(), self._seeded(seed):
+            trace = poutine.trace(program).get_trace(*args, **kwargs)
+        sites = {name: node["value"] for name, node in trace.nodes.items() if node["type"] == "sample"}
+        drawn = {name: as_numpy(value) for name, value in sites.items() if name in trace.stochastic_nodes}
+        return drawn, contract.map_leaves(lambda _, leaf: as_numpy(leaf), trace.nodes["_RETURN"]["value"])
+
+    def plates(
+        self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the plates around each sample site."""
+        import pyro
+        from pyro import poutine
+
+        with pyro.get_param_store().scope(), self._seeded(0):
+            nodes = poutine.trace(program).get_trace(*args, **kwargs).nodes
+        return {name: plates_of(node) for name, node in nodes.items() if node["type"] == "sample"}
+
+    def draws(
+        self, program: Callable[..., Any], args: tuple[Any, ...], sites: Sequence[str], num_draws: int, seed: int
+    ) -> Arrays:
+        """Run a program again and again from this seed."""
+        seeds = np.random.SeedSequence(seed).generate_state(num_draws)
+        runs = [self.draw(program, args, {}, int(each))[0] for each in seeds]
+        return {site: np.stack([run[site] for run in runs]) for site in sites}
+
+    @staticmethod
+    @contextmanager
+    def _seeded(seed: int) -> Iterator[None]:
+        """Seed torch, and give the user's random state back."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+
+    @staticmethod
+    def _fixing(program: Callable[..., Any], params: Arrays, fixed: Fixed) -> Callable[..., Any]:
+        """Return the program with its parameters and some of its latent values set from outside."""
+        from pyro.poutine.messenger import Messenger
+
+        class Fix(Messenger):
+            def _pyro_param(self, msg: Any) -> None:
+                msg["value"] = params.get(msg["name"], msg["value"])
+
+            def _pyro_sample(self, msg: Any) -> None:
+                if msg["name"] in fixed and not msg["is_observed"] and msg["value"] is None:
+                    msg["value"] = fixed[msg["name"]](msg["fn"])
+
+        return Fix()(program)
