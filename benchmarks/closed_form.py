@@ -15,6 +15,7 @@ from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.inference import fit as fitting
 from latentzoo.inference import pictures
+from latentzoo.inference.arviz_export import affordable_draws
 from latentzoo.inference.registry import Entry, get, names
 from latentzoo.inference.result import Fit
 from latentzoo.models.language import contract
@@ -26,7 +27,6 @@ SUITE = "fits by the closed forms: how good, how fast, and their pictures"
 NUM_ROWS = {True: 2_000, False: 50_000}  # quick or not
 NUM_RESTARTS = {True: 5, False: 20}
 NUM_STEPS = 5_000
-MOST_LIKELIHOODS = 20_000_000  # draws times rows in posterior.nc: 160 MB
 CERTAIN = 30.0  # logits of a component that is known
 
 
@@ -91,7 +91,7 @@ def _measure(task: Task, context: Context) -> Iterator[Row]:
     yield _density(row, task, fit)
     if task.truth is not None:
         yield from _against_truth(row, task, fit, task.truth)
-    num_draws = int(np.clip(MOST_LIKELIHOODS // (contract.num_rows(task.data) or 1), 10, 1000))
+    num_draws = affordable_draws(contract.num_rows(task.data) or 0)
     draws = fit.to_arviz(num_draws=num_draws, seed=fit.seed)
     if task.truth is not None:
         yield from _recovery(row, draws.posterior, task.truth)

@@ -57,7 +57,10 @@ def guide(ppl: Handle, data: Data, prior: Prior, theta: None, phi: Phi, spec: Sp
 
 
 def optimal_component_logits(ppl: Handle, data: Data, prior: Prior, phi: Phi) -> Any:
-    """Return E_q[log p(location[n], strength[n], component[n] = k | globals)] up to constants, (events, components)."""
+    """Return E_q[log p(observed[n], component[n] = k | globals)] up to constants, (events, components).
+
+    What is not observed adds nothing: where nothing is, the same logits serve every event.
+    """
     xp, digamma = ppl.xp, ppl.nn.digamma
     variance = xp.exp(2 * phi.loc_log_scale)
 
@@ -72,10 +75,15 @@ def optimal_component_logits(ppl: Handle, data: Data, prior: Prior, phi: Phi) ->
         log_noise = phi.noise_log_rate - digamma(xp.exp(phi.noise_log_shape))
         precision = xp.exp(phi.noise_log_shape - phi.noise_log_rate)
 
-    squared = ((data.location[..., None, :] - phi.loc_mean) ** 2).sum(-1) + 2 * variance
-    log_rate = digamma(xp.exp(phi.rate_log_shape)) - phi.rate_log_rate
-    rate = xp.exp(phi.rate_log_shape - phi.rate_log_rate)
-    return log_weights - log_noise - precision * squared / 2 + data.strength[..., None] * log_rate - rate
+    logits = log_weights
+    if data.location is not None:
+        squared = ((data.location[..., None, :] - phi.loc_mean) ** 2).sum(-1) + 2 * variance
+        logits = logits - log_noise - precision * squared / 2
+    if data.strength is not None:
+        log_rate = digamma(xp.exp(phi.rate_log_shape)) - phi.rate_log_rate
+        rate = xp.exp(phi.rate_log_shape - phi.rate_log_rate)
+        logits = logits + data.strength[..., None] * log_rate - rate
+    return logits
 
 
 def init(data: Data, prior: Prior, spec: Spec, rng: np.random.Generator) -> Params:

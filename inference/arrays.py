@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import scipy.special
 
 
 def namespace(array: Any) -> Any:
@@ -14,20 +15,26 @@ def namespace(array: Any) -> Any:
 
 def special(array: Any) -> SimpleNamespace:
     """Return digamma, trigamma, gammaln, logsumexp and log_softmax (axis=) for the namespace of the array."""
-    return _special("numpy" if namespace(array) is np else "jax")
+    return _NUMPY if namespace(array) is np else _jax()
+
+
+_NUMPY = SimpleNamespace(
+    digamma=scipy.special.digamma,
+    trigamma=functools.partial(scipy.special.polygamma, 1),
+    gammaln=scipy.special.gammaln,
+    logsumexp=scipy.special.logsumexp,
+    log_softmax=scipy.special.log_softmax,
+)
 
 
 @functools.cache
-def _special(library: str) -> SimpleNamespace:
-    if library == "numpy":
-        from scipy.special import digamma, gammaln, log_softmax, logsumexp, polygamma
-    else:
-        from jax.nn import log_softmax
-        from jax.scipy.special import digamma, gammaln, logsumexp, polygamma
+def _jax() -> SimpleNamespace:
+    import jax
+
     return SimpleNamespace(
-        digamma=digamma,
-        trigamma=functools.partial(polygamma, 1),
-        gammaln=gammaln,
-        logsumexp=logsumexp,
-        log_softmax=log_softmax,
+        digamma=jax.scipy.special.digamma,
+        trigamma=functools.partial(jax.scipy.special.polygamma, 1),
+        gammaln=jax.scipy.special.gammaln,
+        logsumexp=jax.scipy.special.logsumexp,
+        log_softmax=jax.nn.log_softmax,
     )

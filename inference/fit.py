@@ -87,6 +87,10 @@ def fit(
         for restart, origin in enumerate(_starts(zoo, data, prior, first, seed, num_restarts)):
             ascents.append(climb(origin, report=partial(_report, update, restart * num_steps)))
     best = max(ascents, key=lambda ascent: np.nan_to_num(ascent.elbo_trace[-1], nan=-np.inf))
+    if not np.isfinite(best.elbo_trace[-1]):
+        raise UserError(
+            f"{best.reason}: the prior or the data are too extreme for float64; change their units or scale"
+        )
     if not best.converged:
         warnings.warn(f"{method} has not converged: {best.reason}", Note, stacklevel=2)
     return Fit(
@@ -114,16 +118,18 @@ def _report(update: Callable[[int, str], None], before: int, step: int, elbo: fl
 def _starts(zoo: Entry, data: Any, prior: Any, first: Params, seed: int, num_restarts: int) -> Iterator[Params]:
     """Yield the start of each restart: the first, and seeded ones."""
     yield first
-    for child in np.random.SeedSequence(seed).generate_state(num_restarts)[1:]:
-        yield zoo.init(data, prior, int(child))
+    for restart in range(1, num_restarts):
+        yield zoo.init(data, prior, int(np.random.SeedSequence([seed, restart]).generate_state(1)[0]))
 
 
 def _check_numbers(**given: Any) -> None:
     """Raise `UserError` for a number that no run could use: counts and seeds are whole, the others real."""
+    most = 2**32
     for name, value in given.items():
         if value is None:
             continue
         whole = name in ("chunk_rows", "seed") or name.startswith("num_")
         least = 0 if name in ("seed", "tol") else 1 if whole else 1e-9
-        if not (contract.is_whole(value) if whole else isinstance(value, int | float)) or not value >= least:
-            raise UserError(f"{name} is {value!r}: it must be a {'whole ' if whole else ''}number, at least {least:g}")
+        if not (contract.is_whole(value) if whole else isinstance(value, int | float)) or not least <= value < most:
+            kind = "whole number" if whole else "number"
+            raise UserError(f"{name} is {value!r}: it must be a {kind}, at least {least:g} and below {most}")

@@ -119,7 +119,8 @@ class Entry:
     @functools.cached_property
     def guide(self) -> Bound:
         """The variational family, as a callable of either library."""
-        return Bound(self.guide_room.guide, self.spec, ("theta", "phi"), self.name)
+        needs = ("phi",) if set(self.Phi._fields) - set(self.Phi._field_defaults) else ()
+        return Bound(self.guide_room.guide, self.spec, ("theta", "phi"), self.name, needs)
 
     @functools.cached_property
     def loss(self) -> Losses:

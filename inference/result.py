@@ -133,7 +133,7 @@ class Fit:
         """Return log p(row | globals) of each row at one draw of the global latent variables, local ones summed out."""
         rows = self.entry.closed_form.log_likelihood
         parts = chunks(data, _CHUNK_ROWS)
-        return np.concatenate([rows(latents, part, self.prior, self.entry.spec) for part in parts])
+        return np.concatenate([rows(latents, self.params, part, self.prior, self.entry.spec) for part in parts])
 
     def to_arviz(self, data: Any = None, num_draws: int = 1000, seed: int = 0) -> Any:
         """Return an ArviZ `InferenceData`: posterior, log_likelihood, observed_data, constant_data and the bound.

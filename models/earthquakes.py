@@ -26,6 +26,7 @@ from latentzoo.models.readers.catalogue import read_catalogue, write_catalogue
 
 MAX_PLATE_NESTING = 1
 ROWS = ("events",)
+MOST_COMPONENTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Spec:
     noise: Literal["known", "shared", "per_component"] = "known"
 
     def __post_init__(self) -> None:
-        if self.num_components < 1:
-            raise UserError(f"num_components is {self.num_components}: it must be at least 1")
+        if not 1 <= self.num_components <= MOST_COMPONENTS:
+            raise UserError(f"num_components is {self.num_components}: it must be from 1 to {MOST_COMPONENTS:,}")
 
 
 class Data(NamedTuple):

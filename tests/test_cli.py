@@ -5,15 +5,21 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
 import pytest
 
 import latentzoo as lz
+from latentzoo.benchmarks import runner
+from latentzoo.benchmarks.results import Row
 from latentzoo.cli import main, root
+from latentzoo.inference.checks import Check, Report
 from latentzoo.models.language import contract
+from latentzoo.options import options, sentence
 
 CATALOGUE = """time,long,lat,stations
 1,10.0,50.0,4
@@ -35,12 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(
-    *argv: str, code: str = "import sys; from latentzoo.cli import main; sys.exit(main())"
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=120)
-
-
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
@@ -49,7 +49,7 @@ def test_list_and_help_load_no_library() -> None:
         "import sys; from latentzoo.cli import main; main(['list']); main(['fit', 'earthquakes', '-h']);"
         "print(*{'torch', 'jax', 'arviz', 'pandas', 'matplotlib', 'scipy.stats'} & {*sys.modules}, file=sys.stderr)"
     )
-    done = run(code=code)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr.strip() == ""
     assert done.stdout.startswith("earthquakes")
@@ -179,7 +179,20 @@ def test_the_reader_is_told_and_tells(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_without_data_the_model_gives_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["--max-seconds", "0.001", "--prior", "loc_mean=100,40", "--prior", "loc_variance=9", "--seed", "5"]
+    argv = [
+        "--num-components",
+        "2",
+        "--noise",
+        "shared",
+        "--max-seconds",
+        "0.001",
+        "--prior",
+        "loc_mean=100,40",
+        "--prior",
+        "loc_variance=9",
+        "--seed",
+        "5",
+    ]
     assert main(["fit", "earthquakes", *argv, "-o", str(tmp_path / "deep" / "out")]) == 0
     assert "simulated data of earthquakes, seed 5" in capsys.readouterr().out
     fit = lz.load(tmp_path / "deep" / "out" / "fit.npz")
@@ -197,6 +210,41 @@ def test_warnings_of_others_are_not_shown(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err == "latentzoo: note: of ours\n"
 
 
+# --- options from annotations and docstrings --------------------------------------------------------------------------
+
+
+def described(
+    data: object,
+    *,
+    sizes: tuple[int, ...] = (1, 2),
+    method: Literal["a", "b"] = "a",
+    limit: float | None = None,
+    bar: bool = True,
+    init: object = None,
+    on: str,
+) -> None:
+    """Do it. And more.
+
+    sizes, method: two that share a text,
+    which goes on.
+    on: what has no default.
+
+    limit: the end.
+    """  # fmt: skip
+
+
+def test_options_come_from_annotations_and_docstrings() -> None:
+    found = {option.name: option for option in options(described, leave_out=["bar"])}
+    assert [*found] == ["sizes", "method", "limit", "on"]  # neither positional, nor what no text can give
+    assert found["sizes"].help == "two that share a text, which goes on.  [default: 1,2]"
+    assert found["on"].help == "what has no default."
+    assert found["sizes"].type.convert("3,4", found["sizes"], None) == (3, 4)
+    with pytest.raises(click.BadParameter, match="not numbers separated by commas"):
+        found["sizes"].type.convert("3;4", found["sizes"], None)
+    assert found["limit"].type is click.FLOAT
+    assert sentence(described) == "Do it."
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 MISTAKES = {
@@ -208,10 +256,10 @@ MISTAKES = {
     "simulate earthquakes": "Missing option '-o'",
     "fit earthquakes --num-component 3 -o OUT": "'--num-components'",
     "fit earthquakes --num-components 2.5 -o OUT": "'2.5' is not a valid integer",
-    "fit earthquakes --num-components -1 -o OUT": "num_components is -1: it must be at least 1",
+    "fit earthquakes --num-components -1 -o OUT": "num_components is -1: it must be from 1 to 100,000",
     "fit earthquakes --noise knwon -o OUT": "'known', 'shared', 'per_component'",
     "fit earthquakes --method cvai -o OUT": "'cavi'",
-    "fit earthquakes --data DATA --num-steps -5 -o OUT": "num_steps is -5: it must be at least 1",
+    "fit earthquakes --data DATA --num-steps -5 -o OUT": "num_steps is -5: it must be",
     "fit earthquakes --seed -1 -o OUT": "'--seed': -1",
     "fit earthquakes --prior weight=1 -o OUT": "did you mean 'weights'?",
     "fit earthquakes --prior weights=a -o OUT": "--prior weights=a: write weights=number",
@@ -227,7 +275,40 @@ MISTAKES = {
     "fit earthquakes --data DATA -o DATA/below": "is not a folder that can be written to",
     "simulate earthquakes --num-rows 0 -o OUT": "'--num-rows': 0",
     "simulate earthquakes -o HERE": "is a directory",
-    "simulate earthquakes -o NOWHERE/x.csv": "cannot write",
+    "simulate earthquakes -o NOWHERE/x.csv": "is not a folder that can be written to",
+    "simulate earthquakes -o EMPTY": "it is empty",
+    "simulate --seed 3": "name a model: latentzoo simulate NAME; there is:",
+    "simulate --seed 3 eathquakes -o OUT": "name a model: latentzoo simulate NAME; there is:",
+    "simulate earthquakes --num-rows 99999999999999999999 -o OUT": "is not in the range",
+    "simulate earthquakes --num-components 99999999999999999999 -o OUT": "it must be from 1 to 100,000",
+    "simulate earthquakes --prior loc_mean=nan -o OUT": "prior.loc_mean[0] is nan: it must be finite",
+    "simulate earthquakes more -o OUT": "unexpected extra argument",
+    "fit earthquakes -o EMPTY": "it is empty",
+    "fit earthquakes --data HERE -o OUT": "is a directory",
+    "fit earthquakes --data EMPTY -o OUT": "File '' does not exist",
+    "fit earthquakes --data DATA --data FOREIGN -o OUT": "--data is given 2 times: a fit is of one file",
+    "fit earthquakes --prior =1 -o OUT": "no field of the prior ''",
+    "fit earthquakes --prior noise_variance=1 --prior noise-variance=2 -o OUT": "--prior gives noise_variance twice",
+    "fit earthquakes --data DATA --num-restarts 99999999999999999999 -o OUT": "latentzoo: ",
+    "fit earthquakes --data DATA --tol nan -o OUT": "tol is nan",
+    "fit earthquakes --data DATA --max-seconds nan -o OUT": "max_seconds is nan",
+    "fit earthquakes --data DATA --centre-longitude nan -o OUT": "centre_longitude is nan",
+    "list more": "unexpected extra argument",
+    "show": "Missing argument 'NAME'",
+    "show EMPTY": "no model ''",
+    "verify EMPTY": "no model ''",
+    "verify earthquakes --num-points 0": "'--num-points': 0",
+    "verify earthquakes --seed nan": "'--seed': 'nan'",
+    "bench": "Missing option '-o'",
+    "bench closed_form -o EMPTY": "it is empty",
+    "bench closed_form -o DATA": "is a file",
+    "bench closed_form -o OUT --data EMPTY": "write NAME=FILE",
+    "bench closed_form -o OUT --data earthquakes=HERE": "there is no file",
+    "bench closed_form -o OUT --data earthquakes=DATA,": "write NAME=FILE",
+    "bench closed_form -o OUT --data earthquakes=DATA,num-components=0": "num_components is 0: it must be from 1 to 100,000",
+    "bench closed_form -o OUT --data earthquakes=DATA,noise=x": "'known', 'shared', 'per_component'",
+    "bench closed_form -o OUT --data earthquakes=DATA,count=a,count=b": "--data gives count twice",
+    "bench closed_form -o OUT --data earthquakes=DATA --data earthquakes=FOREIGN": "--data gives earthquakes twice",
     "bench agrement -o OUT": "did you mean 'agreement'?",
     "bench -o OUT --data earthquakes": "write NAME=FILE",
     "bench -o OUT --data eathquakes=DATA": "did you mean 'earthquakes'?",
@@ -240,7 +321,7 @@ MISTAKES = {
 @pytest.mark.parametrize("line", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_status_2(line: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = {"OUT": "never", "NOWHERE": "nowhere", "HERE": "", "DATA": "data.csv", "FOREIGN": "foreign.csv"}
-    argv = line.split()
+    argv = ["" if word == "EMPTY" else word for word in line.split()]
     for word, place in places.items():
         argv = [part.replace(word, str(folder / place)) for part in argv]
     assert main(argv) == 2
@@ -251,8 +332,14 @@ def test_a_mistake_is_one_line_and_exit_status_2(line: str, folder: Path, capsys
     assert not (folder / "never").exists()
 
 
-def test_what_cannot_be_allocated_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["simulate", "earthquakes", "--num-components", str(10**15), "-o", str(tmp_path / "x.csv")]) == 2
+def test_what_cannot_be_allocated_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def grab() -> None:
+        np.empty(2**60)
+
+    monkeypatch.setitem(root.commands, "grab", click.Command("grab", callback=grab))
+    assert main(["grab"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("latentzoo: not enough memory")
     assert told.count("\n") == 1
@@ -264,7 +351,7 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     monkeypatch.setitem(root.commands, "stop", click.Command("stop", callback=stop))
     assert main(["stop"]) == 130
-    assert capsys.readouterr().err == "latentzoo: interrupted; the files that were written are whole\n"
+    assert capsys.readouterr().err.strip() == "latentzoo: interrupted; the files that were written are whole"
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,6 +364,35 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- verify and bench ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_the_exit_status_of_verify_says_whether_the_proofs_hold(
+    ok: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def verify(name: str, **options: int) -> Report:
+        asked.append((name, options))
+        error = 0.0 if ok else 1.0
+        return Report((Check(name, "no options", "pyro", "a point", "elbo", "by a toy", 1.0, 1.0, error, 0.5, ok, ""),))
+
+    monkeypatch.setattr("latentzoo.inference.verify.verify", verify)
+    assert main(["verify", "earthquakes", "--num-points", "1", "--seed", "7"]) == (0 if ok else 1)
+    assert asked == [("earthquakes", {"num_points": 1, "seed": 7})]
+    assert f"{int(ok)} of 1 comparisons hold" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_the_exit_status_of_bench_says_whether_the_claims_hold(
+    ok: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def units(context: runner.Context) -> Iterator[runner.Unit]:
+        yield runner.Unit("toy", lambda: [Row("closed_form", "toy", entry="toy", data="toy", ok=ok)])
+
+    monkeypatch.setattr("latentzoo.benchmarks.closed_form.units", units)
+    assert main(["bench", "--quick", "closed_form", "-o", str(tmp_path / "bench")]) == (0 if ok else 1)
+    assert (tmp_path / "bench" / "results.md").exists()
 
 
 @pytest.mark.slow

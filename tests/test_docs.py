@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -45,6 +45,7 @@ def commands(page: str, *languages: str) -> list[str]:
 
 
 SHELL = {name: commands(page, "bash", "console") for name, page in PAGES.items()}
+LONG = sorted({line for lines in SHELL.values() for line in lines if line.startswith(MINUTES)})
 
 
 def test_every_block_has_a_language_that_is_known() -> None:
@@ -54,17 +55,24 @@ def test_every_block_has_a_language_that_is_known() -> None:
         assert set(fences[1::2]) <= {""}, name
 
 
-# --- README ------------------------------------------------------------------------------------------------------------
+# --- README -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "readme"}
+    namespace: dict[str, Any] = {"__name__": "readme"}
     examples = blocks(README, "python")
     assert examples
     for block in examples:
         padded = "\n" * block.line + block.text  # so that a traceback names the line of the page
         exec(compile(padded, "README.md", "exec"), namespace)
+    found = re.search(
+        r"ends at a bound of (-[\d,]+) nats; coordinate ascent, `fit.elbo` above, reached (-[\d,]+)", README
+    )
+    assert found
+    by_svi, by_cavi = (float(number.replace(",", "")) for number in found.groups())
+    assert float(namespace["bound"]) == pytest.approx(by_svi, abs=1.5)  # JAX in float32
+    assert namespace["fit"].elbo == pytest.approx(by_cavi, abs=0.5)
 
 
 def quick(line: str) -> bool:
@@ -79,12 +87,14 @@ def test_the_commands_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "line", sorted({line for lines in SHELL.values() for line in lines if line.startswith(MINUTES)})
-)
-def test_the_commands_that_take_minutes_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", LONG)
+def test_the_commands_that_take_minutes_run(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(line)[1:]) == 0
+    for _, compared in re.findall(r"(\d+) of (\d+) comparisons hold", capsys.readouterr().out):
+        assert f"All {compared} comparisons hold" in " ".join(README.split())
 
 
 def test_every_other_command_is_a_target_of_the_makefile() -> None:
@@ -121,7 +131,7 @@ def test_the_figures_of_the_readme_are_those_of_its_command(
     assert f"and {len(ends) - at_best} in other optima, at {' and '.join(lower)}" in words
 
 
-# --- CONTRIBUTING ------------------------------------------------------------------------------------------------------
+# --- CONTRIBUTING -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -188,7 +198,7 @@ def test_the_skeleton_has_commands(skeleton: dict[str, Path], tmp_path: Path) ->
     assert lz.load(out / "fit.npz").converged
 
 
-# --- NOTATION ----------------------------------------------------------------------------------------------------------
+# --- NOTATION ---------------------------------------------------------------------------------------------------------
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
@@ -235,7 +245,7 @@ def test_every_common_word_is_a_name_in_the_code() -> None:
         assert word.strip("`") in homes[where], word
 
 
-# --- all pages ---------------------------------------------------------------------------------------------------------
+# --- all pages --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -300,7 +300,9 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     return {"responsibilities": resp, "component": resp.argmax(1)}
 
 
-def log_likelihood(latents: dict[str, Array], data: Data, prior: Prior, spec: Spec) -> Float[Array, "events"]:
+def log_likelihood(
+    latents: dict[str, Array], params: Params, data: Data, prior: Prior, spec: Spec
+) -> Float[Array, "events"]:
     """Return log p(location[n], strength[n] | globals) of each event at given globals, the component summed out."""
     xp, fn = namespace(latents["loc"]), special(latents["loc"])
     each = xp.zeros_like(latents["rate"])

@@ -23,8 +23,8 @@ class Bound:
     draw when nothing is observed, `total_rows` scales a minibatch up to the whole data.
     """
 
-    def __init__(self, program: Program, spec: Any, roles: tuple[str, ...], owner: str):
-        self._program, self._spec, self._roles, self._owner = program, spec, roles, owner
+    def __init__(self, program: Program, spec: Any, roles: tuple[str, ...], owner: str, needs: tuple[str, ...] = ()):
+        self._program, self._spec, self._roles, self._owner, self._needs = program, spec, roles, owner, needs
         self.__doc__ = program.__doc__
 
     def on(self, library: Library) -> Program:
@@ -67,6 +67,11 @@ class Bound:
             return ppl.array(value)
 
         params = params or Params()
+        for role in self._needs:
+            if getattr(params, role) is None:
+                raise UserError(
+                    f"the guide of {self._owner} needs params.{role}: pass params, zoo.init(data, prior) gives some"
+                )
         trees = [map_leaves(param, getattr(params, role), role) for role in self._roles]
         return self._program(ppl, map_leaves(convert, data), map_leaves(convert, prior), *trees, self._spec)
 

@@ -58,7 +58,7 @@ class Keyword(NamedTuple):
     @property
     def option(self) -> click.Option | None:
         """Its option, which is None where it is not given; None for what cannot be written on a command line."""
-        kind = click_type(self.hint)
+        kind = _click_type(self.hint)
         if kind is None:
             return None
         flag = f"--{self.name.replace('_', '-')}"
@@ -73,11 +73,11 @@ class Keyword(NamedTuple):
         return (option and option.get_help_record(ctx)) or (self.name, self.text)
 
 
-def click_type(hint: Any) -> Any:
+def _click_type(hint: Any) -> Any:
     """Return how a value of this type is written on a command line; None where it cannot be."""
     if get_origin(hint) in (typing.Union, types.UnionType):
         choices = [choice for choice in get_args(hint) if choice is not type(None)]
-        return click_type(choices[0]) if len(choices) == 1 else None
+        return _click_type(choices[0]) if len(choices) == 1 else None
     if get_origin(hint) is Literal:
         return click.Choice(get_args(hint))
     if get_origin(hint) is tuple and get_args(hint)[1:] == (...,):
@@ -89,22 +89,22 @@ def keywords(source: Callable[..., Any], leave_out: Iterable[str] = ()) -> list[
     """Return the fields of a dataclass, or the keyword-only parameters of a function."""
     found = inspect.signature(source).parameters.values()
     chosen = [p for p in found if (isinstance(source, type) or p.kind is p.KEYWORD_ONLY) and p.name not in leave_out]
-    hints, texts = typing.get_type_hints(source), texts(source, [p.name for p in found])
+    hints, texts = typing.get_type_hints(source), descriptions(source, [p.name for p in found])
     defaults = {p.name: None if p.default is p.empty else p.default for p in chosen}
     return [Keyword(name, hints[name], default, texts.get(name, "")) for name, default in defaults.items()]
 
 
-def options(keywords: Iterable[Keyword]) -> list[click.Option]:
-    """Return the options of those keywords that can be written on a command line."""
-    return [option for keyword in keywords if (option := keyword.option)]
+def options(source: Callable[..., Any], leave_out: Iterable[str] = ()) -> list[click.Option]:
+    """Return an option for each keyword of a function or a dataclass that can be written on a command line."""
+    return [option for keyword in keywords(source, leave_out) if (option := keyword.option)]
 
 
-def chosen(given: Mapping[str, Any], options: Iterable[click.Option]) -> dict[str, Any]:
+def given_of(given: Mapping[str, Any], options: Iterable[click.Option]) -> dict[str, Any]:
     """Return those of these options that the user has given."""
     return {str(o.name): given[str(o.name)] for o in options if given[str(o.name)] is not None}
 
 
-def texts(documented: Any, names: Iterable[str]) -> dict[str, str]:
+def descriptions(documented: Any, names: Iterable[str]) -> dict[str, str]:
     """Return what a docstring says of each name: `a, b: text`, which goes on over lines until the next one."""
     known, texts, current = set(names), dict[str, str](), list[str]()
     for line in (inspect.getdoc(documented) or "").splitlines():

@@ -11,6 +11,7 @@ import pytest
 import latentzoo as lz
 from latentzoo.benchmarks import closed_form, runner
 from latentzoo.benchmarks.results import Row
+from latentzoo.inference import arviz_export
 from latentzoo.inference.result import Fit
 
 FILES = ("map.png", "elbo.png", "posterior.nc", "fit.npz")
@@ -19,7 +20,7 @@ FILES = ("map.png", "elbo.png", "posterior.nc", "fit.npz")
 @pytest.fixture
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(closed_form.NUM_ROWS, True, 200)
-    monkeypatch.setattr(closed_form, "MOST_LIKELIHOODS", 200 * 100)
+    monkeypatch.setattr(arviz_export, "MOST_LIKELIHOODS", 200 * 100)
 
 
 def run(folder: Path, **options: Any) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ VERBS = {
     "elbo": ["stats", "params", "prior", "spec"],
     "elbo_gradient": ["stats", "params", "prior", "spec"],
     "predict": ["params", "data", "prior", "spec"],
-    "log_likelihood": ["latents", "data", "prior", "spec"],
+    "log_likelihood": ["latents", "params", "data", "prior", "spec"],
 }
 
 

@@ -20,6 +20,7 @@ import latentzoo as lz
 from latentzoo.inference.closed_form import earthquakes as closed_form
 from latentzoo.models.language.binding import Bound
 from latentzoo.models.language.contract import leaves, take_rows
+from latentzoo.models.language.ppl import LIBRARIES
 
 Variant = dict[str, str]
 VARIANTS = [
@@ -405,3 +406,35 @@ def test_a_library_that_is_not_used_is_not_loaded(script: str) -> None:
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_guide_serves_the_posterior_predictive(library):
+    zoo = lz.get("earthquakes", weights="dirichlet")
+    data, _ = zoo.simulate(seed=1, num_rows=60)
+    prior = zoo.prior(data)
+    fit = lz.fit(zoo, data, prior=prior, progress=False)
+    if library == "pyro":
+        from pyro.infer import Predictive
+
+        draw = Predictive(zoo.model.pyro, guide=zoo.guide.pyro, num_samples=50)
+        new = draw(zoo.Data(), prior, fit.params, num_rows=40)
+    else:
+        import jax
+        from numpyro.infer import Predictive
+
+        draw = Predictive(zoo.model.numpyro, guide=zoo.guide.numpyro, num_samples=50, params={})
+        new = draw(jax.random.PRNGKey(0), zoo.Data(), prior, fit.params, num_rows=40)
+    location = np.asarray(new["location"])
+    assert location.shape == (50, 40, 2)
+    # 2000 new events lie where the data lie: within 5 standard errors of their mean.
+    error = location.reshape(-1, 2).std(0) / np.sqrt(60)
+    assert (np.abs(location.reshape(-1, 2).mean(0) - data.location.mean(0)) < 5 * error).all()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_guide_without_params_says_so(library):
+    zoo = lz.get("earthquakes")
+    data, _ = zoo.simulate(seed=1, num_rows=5)
+    with pytest.raises(lz.UserError, match=r"the guide of earthquakes needs params\.phi"):
+        zoo.guide.on(library)(data, zoo.prior(data))

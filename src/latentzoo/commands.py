@@ -1,0 +1,135 @@
+"""What the commands do with what the user gave: the prior, the data to fit, the files of a fit."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import latentzoo as lz
+from latentzoo.models.language.errors import UserError, choose
+from latentzoo.options import options
+
+if TYPE_CHECKING:
+    from latentzoo.inference.registry import Entry
+    from latentzoo.inference.result import Fit
+
+
+def prior_fields(zoo: "Entry", assignments: tuple[str, ...]) -> dict[str, Any]:
+    """Return `field=number,...` as arrays, in the shapes that the fields have by default; one number fills a field."""
+    import numpy as np
+
+    usual, fields = zoo.prior(), dict[str, Any]()
+    for assignment in assignments:
+        word, _, text = assignment.partition("=")
+        name = choose(word.replace("-", "_"), zoo.Prior._fields, "field of the prior")
+        _only_once(name, fields, "--prior")
+        try:
+            numbers = np.array([float(number) for number in text.split(",")])
+        except ValueError:
+            raise UserError(f"--prior {assignment}: write {name}=number, or numbers separated by commas") from None
+        shape = np.shape(getattr(usual, name))
+        numbers = np.full(shape, numbers[0]) if numbers.size == 1 else numbers
+        fields[name] = numbers.reshape(shape) if numbers.size == np.prod(shape) else numbers
+    return fields
+
+
+def _only_once(name: str, found: dict[str, Any], option: str) -> None:
+    if name in found:
+        raise UserError(f"{option} gives {name} twice: give it once")
+
+
+def rows(
+    zoo: "Entry", paths: tuple[str, ...], seed: int, reader: dict[str, Any], prior: dict[str, Any]
+) -> tuple[Any, str]:
+    """Return the data to fit, read by these options of the reader or simulated, and one line on what they are."""
+    if len(paths) > 1:
+        raise UserError(f"--data is given {len(paths)} times: a fit is of one file")
+    if paths:
+        reading = zoo.model_room.read(paths[0], **reader)
+        return reading.data, reading.summary
+    if reader:
+        raise UserError(f"--{next(iter(reader)).replace('_', '-')} is for a file: name one with --data")
+    data, _ = zoo.simulate(seed=seed, prior=zoo.prior(**prior))
+    return data, f"no --data: simulated data of {zoo.name}, seed {seed}"
+
+
+def catalogues(texts: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return {model: (file, options)} from `NAME=FILE[,OPTION=VALUE...]` of each model."""
+    found = dict[str, tuple[str, dict[str, Any]]]()
+    for text in texts:
+        name, _, rest = text.partition("=")
+        file, *pairs = rest.split(",")
+        if not all("=" in pair for pair in (text, *pairs)):
+            words = "NAME=FILE, or NAME=FILE,OPTION=VALUE with options of `latentzoo fit NAME`"
+            raise UserError(f"--data {text}: write {words}")
+        zoo = lz.get(name)
+        _only_once(name, found, "--data")
+        if not Path(file).is_file():
+            raise UserError(f"--data {text}: there is no file {file}")
+        found[name] = (file, _values(zoo, pairs))
+    return found
+
+
+def _values(zoo: "Entry", pairs: list[str]) -> dict[str, Any]:
+    """Return the values of `OPTION=VALUE`, which are of the model's reader or its Spec."""
+    spec, reader = options(zoo.model_room.Spec), options(zoo.model_room.read)
+    known, values = {str(option.name): option for option in (*reader, *spec)}, dict[str, Any]()
+    for word, _, value in (pair.partition("=") for pair in pairs):
+        name = choose(word.replace("-", "_"), known, f"option of {zoo.name}")
+        _only_once(name, values, "--data")
+        values[name] = known[name].type.convert(value, known[name], None)
+    lz.get(zoo.name, **{str(o.name): values[str(o.name)] for o in spec if o.name in values})  # refuses what is wrong
+    return values
+
+
+def result(fit: "Fit") -> str:
+    """Return the table of a result."""
+    lines = {
+        "method": fit.method,
+        "ELBO": f"{fit.elbo:.6f}",
+        "steps": str(fit.num_steps),
+        "converged": f"{'yes' if fit.converged else 'no'}: {fit.reason}",
+        "seconds": f"{fit.seconds_trace[-1]:.2f}",
+    }
+    if len(fit.restarts) > 1:
+        ends = [f"{run.elbo:.6f}{'' if run.converged else ' (not converged)'}" for run in fit.restarts]
+        lines["restarts"] = ", ".join(ends)
+    return "\n".join(f"  {name:<10} {value}" for name, value in lines.items())
+
+
+def write_fit(fit: "Fit", out: Path, source: str) -> None:
+    """Write the fit, its numbers, pictures and posterior, each file whole or not at all, and say so for each."""
+    out.mkdir(parents=True, exist_ok=True)
+    _wrote(fit.save(out / "fit.npz"), "latentzoo.load reads it")
+    _wrote(_write_numbers(fit, out / "fit.json", source), "numbers and settings")
+    for picture in importlib.import_module("latentzoo.inference.pictures").save(fit, out):
+        _wrote(picture, "picture")
+    _write_posterior(fit, out / "posterior.nc")
+
+
+def _write_numbers(fit: "Fit", path: Path, source: str) -> Path:
+    from latentzoo.models.language import contract
+    from latentzoo.models.language.files import atomic
+
+    prior = {name: value.tolist() for name, value in contract.leaves(fit.prior).items()}
+    numbers = {**fit.summary(), "data": source, "prior": prior, "metrics": fit.evaluate()}
+    with atomic(path, "w", encoding="utf-8") as file:
+        file.write(json.dumps(numbers, indent=2) + "\n")
+    return path
+
+
+def _write_posterior(fit: "Fit", path: Path) -> None:
+    from latentzoo.inference.arviz_export import affordable_draws
+    from latentzoo.models.language import contract
+    from latentzoo.models.language.files import atomic_path
+
+    num_draws = affordable_draws(contract.num_rows(fit.data) or 0)
+    with atomic_path(path) as temporary:
+        fit.to_arviz(num_draws=num_draws).to_netcdf(str(temporary))
+    _wrote(path, f"{num_draws} draws; arviz.from_netcdf reads it")
+
+
+def _wrote(path: Path, what: str) -> None:
+    click.echo(f"wrote {path}: {what}")
