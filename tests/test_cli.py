@@ -305,7 +305,7 @@ MISTAKES = {
     "bench closed_form -o OUT --data EMPTY": "write NAME=FILE",
     "bench closed_form -o OUT --data earthquakes=HERE": "there is no file",
     "bench closed_form -o OUT --data earthquakes=DATA,": "write NAME=FILE",
-    "bench closed_form -o OUT --data earthquakes=DATA,num-components=0": "num_components is 0: it must be from 1 to 100,000",
+    "bench closed_form -o OUT --data earthquakes=DATA,num-components=0": "num_components is 0: it must be from 1",
     "bench closed_form -o OUT --data earthquakes=DATA,noise=x": "'known', 'shared', 'per_component'",
     "bench closed_form -o OUT --data earthquakes=DATA,count=a,count=b": "--data gives count twice",
     "bench closed_form -o OUT --data earthquakes=DATA --data earthquakes=FOREIGN": "--data gives earthquakes twice",

@@ -70,7 +70,7 @@ class Bound:
         for role in self._needs:
             if getattr(params, role) is None:
                 raise UserError(
-                    f"the guide of {self._owner} needs params.{role}: pass params, zoo.init(data, prior) gives some"
+                    f"the guide of {self._owner} needs params.{role}: pass zoo.init(data, prior), or a fit's"
                 )
         trees = [map_leaves(param, getattr(params, role), role) for role in self._roles]
         return self._program(ppl, map_leaves(convert, data), map_leaves(convert, prior), *trees, self._spec)
