@@ -114,14 +114,18 @@ def e_step(params: Params, data: Data, prior: Prior, spec: Spec) -> Stats:
     phi = params.phi
     # The coordinates are centred between the components, where the logits that compete are smallest.
     centre = phi.loc_mean.mean(0)
-    mean, variance = phi.loc_mean, namespace(phi.loc_mean).exp(2.0 * phi.loc_log_scale)
-    natural = natural_parameters(expected(phi, prior), mean, variance, centre)
+    xp, moments = namespace(phi.loc_mean), expected(phi, prior)
+    natural = natural_parameters(moments, phi.loc_mean, xp.exp(2.0 * phi.loc_log_scale), centre)
 
     def centred(events: Data) -> Array:
         return features(Data(events.location - centre, events.strength))
 
     if phi.component_logits is None:
-        bound, sums = mixture_sums(centred, data, natural)
+        # The counts are centred, too: the Poisson terms at a rate between the components are the same for all of them.
+        nothing = xp.zeros_like(centre)
+        common = xp.stack([-moments.rate.mean(), *nothing, nothing[0], moments.log_rate.mean()])
+        bound, sums = mixture_sums(centred, data, natural - common[:, None])
+        bound = bound + (common @ sums).sum()
     else:
         bound, sums = _free_sums(centred(data), natural, phi.component_logits)
     count, location, squared = sums[0], sums[1:3].T, sums[3]
