@@ -8,11 +8,6 @@ from latentzoo.models.language.contract import Params, map_leaves, num_rows, tak
 EStep = Callable[[Params, Any, Any, Any], Any]
 
 
-def whole(e_step: EStep) -> EStep:
-    """Return the E step as it is."""
-    return e_step
-
-
 def in_chunks(e_step: EStep, chunk_rows: int) -> EStep:
     """Return an E step that visits the rows in chunks, at least one at a time, and adds their statistics."""
 

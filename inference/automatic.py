@@ -52,10 +52,8 @@ class Backend(Protocol):
     def precision(self) -> AbstractContextManager[Any]:
         """Open a context in which floats are float64."""
 
-    def latents(
-        self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int
-    ) -> dict[str, Site]:
-        """Return the latent sites of a program of the pair."""
+    def latents(self, pair: Pair, params: Arrays, fixed: Fixed, seed: int) -> dict[str, Site]:
+        """Return the latent sites of the guide; the parameters may be the library's arrays or NumPy's."""
 
     def elbo(self, pair: Pair, params: Arrays, fixed: Fixed) -> Array:
         """Return the ELBO of one draw of the guide, its discrete sites enumerated, differentiable in `params`."""
@@ -141,11 +139,6 @@ def depth_of(sites: Sequence[Any]) -> int:
     """Return how many batch dimensions the plates around these sites take."""
     frames = [frame for site in sites if site["type"] == "sample" for frame in site["cond_indep_stack"]]
     return max((-frame.dim for frame in frames if frame.dim is not None), default=0)
-
-
-def as_numpy(value: Any) -> np.ndarray:
-    """Return a library's array as one of NumPy, a copy."""
-    return value.detach().cpu().numpy().copy() if hasattr(value, "detach") else np.array(value)
 
 
 def graph(model: Callable[..., Any], args: tuple[Any, ...]) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from latentzoo.inference.automatic import Array, Arrays, Elbos, Fix, Fixed, Pair, Site, as_numpy, depth_of, plates_of
-from latentzoo.models.language import contract
+from latentzoo.inference.automatic import Array, Arrays, Elbos, Fix, Fixed, Pair, Site, depth_of, plates_of
+from latentzoo.models.language.contract import as_numpy, map_leaves
 from latentzoo.models.language.ppl import numpyro_handle
 
 # What is run a few times only takes longest to compile, so XLA is told not to optimise it.
@@ -29,15 +29,14 @@ class Backend:
 
         return jax.enable_x64(True)
 
-    def latents(
-        self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int
-    ) -> dict[str, Site]:
-        """Return the latent sites of a program of the pair."""
+    def latents(self, pair: Pair, params: Arrays, fixed: Fixed, seed: int) -> dict[str, Site]:
+        """Return the latent sites of the guide."""
         import jax
         from numpyro import handlers
 
-        program = handlers.substitute(self._fixing(program, fixed), data=params)
-        trace = handlers.trace(handlers.seed(program, jax.random.PRNGKey(seed))).get_trace(*pair.args, **pair.kwargs)
+        params = {name: self.ppl.array(leaf) for name, leaf in params.items()}
+        guide = handlers.substitute(self._fixing(pair.guide, fixed), data=params)
+        trace = handlers.trace(handlers.seed(guide, jax.random.PRNGKey(seed))).get_trace(*pair.args, **pair.kwargs)
         return {
             name: Site(site["fn"], site["value"], site["fn"].has_enumerate_support, plates_of(site))
             for name, site in trace.items()
@@ -113,8 +112,8 @@ class Backend:
 
         with self.precision():
             drawn, returned = _compiled_run(program, tuple(kwargs.items()))(jax.random.PRNGKey(seed), *args)
-        copy = contract.map_leaves(lambda _, leaf: as_numpy(leaf), returned)
-        return {name: as_numpy(value) for name, value in drawn.items()}, copy
+        copy = map_leaves(lambda _, leaf: as_numpy(leaf).copy(), returned)
+        return {name: as_numpy(value).copy() for name, value in drawn.items()}, copy
 
     def plates(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from latentzoo.inference.automatic import Array, Arrays, Elbos, Fix, Fixed, Pair, Site, as_numpy, depth_of, plates_of
-from latentzoo.models.language import contract
+from latentzoo.inference.automatic import Array, Arrays, Elbos, Fix, Fixed, Pair, Site, depth_of, plates_of
+from latentzoo.models.language.contract import as_numpy, map_leaves
 from latentzoo.models.language.ppl import pyro_handle
 
 
@@ -31,15 +31,14 @@ class Backend:
         finally:
             torch.set_num_threads(before)
 
-    def latents(
-        self, program: Callable[..., Any], pair: Pair, params: Arrays, fixed: Fixed, seed: int
-    ) -> dict[str, Site]:
-        """Return the latent sites of a program of the pair."""
+    def latents(self, pair: Pair, params: Arrays, fixed: Fixed, seed: int) -> dict[str, Site]:
+        """Return the latent sites of the guide."""
         import pyro
         from pyro import poutine
 
         with pyro.get_param_store().scope(), self._seeded(seed):
-            nodes = poutine.trace(self._fixing(program, params, fixed)).get_trace(*pair.args, **pair.kwargs).nodes
+            params = {name: self.ppl.array(leaf) for name, leaf in params.items()}
+            nodes = poutine.trace(self._fixing(pair.guide, params, fixed)).get_trace(*pair.args, **pair.kwargs).nodes
         return {
             name: Site(node["fn"], node["value"], node["fn"].has_enumerate_support, plates_of(node))
             for name, node in nodes.items()
@@ -124,8 +123,8 @@ class Backend:
         with pyro.get_param_store().scope(), self._seeded(seed):
             trace = poutine.trace(program).get_trace(*args, **kwargs)
         sites = {name: node["value"] for name, node in trace.nodes.items() if node["type"] == "sample"}
-        drawn = {name: as_numpy(value) for name, value in sites.items() if name in trace.stochastic_nodes}
-        return drawn, contract.map_leaves(lambda _, leaf: as_numpy(leaf), trace.nodes["_RETURN"]["value"])
+        drawn = {name: as_numpy(value).copy() for name, value in sites.items() if name in trace.stochastic_nodes}
+        return drawn, map_leaves(lambda _, leaf: as_numpy(leaf).copy(), trace.nodes["_RETURN"]["value"])
 
     def plates(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from latentzoo.inference.automatic import Array, Arrays, Backend, Pair, Site, as_numpy, constants
+from latentzoo.inference.automatic import Array, Arrays, Backend, Pair, Site, constants
 from latentzoo.inference.families import FAMILIES, expected_statistics, family, statistics
+from latentzoo.models.language.contract import as_numpy
 
 Nodes = list[dict[str, np.ndarray]]
 NUM_PILOTS = 8  # draws of the guide that say where its sites lie
@@ -68,14 +69,13 @@ class Integrand:
     def sites(self, params: Arrays, node: dict[str, np.ndarray] | None = None, seed: int = 0) -> dict[str, Site]:
         """Return the continuous sites of the guide, drawn from the seed or at the values of a node."""
         fixed = constants(node or {}, self.backend.ppl)
-        found = self.backend.latents(self.pair.guide, self.pair, params, fixed, seed)
+        found = self.backend.latents(self.pair, params, fixed, seed)
         return {name: site for name, site in found.items() if not site.discrete}
 
     def draw(self, params: Arrays, size: int, seed: int) -> Nodes:
         """Draw nodes from the guide."""
-        library = {name: self.backend.ppl.array(leaf) for name, leaf in params.items()}
         seeds = np.random.SeedSequence(seed).generate_state(size)
-        drawn = [self.sites(library, seed=int(each)) for each in seeds]
+        drawn = [self.sites(params, seed=int(each)) for each in seeds]
         return [{name: as_numpy(site.value) for name, site in sites.items()} for sites in drawn]
 
     def values(self, params: Arrays, nodes: Nodes) -> np.ndarray:
@@ -84,8 +84,7 @@ class Integrand:
 
     def estimate(self, params: Arrays, rule: Rule) -> Estimate | None:
         """Return the expectation and its gradient by a rule; None where the rule does not hold."""
-        library = {name: self.backend.ppl.array(leaf) for name, leaf in params.items()}
-        weights = as_numpy(rule.weights(library))
+        weights = as_numpy(rule.weights(params))
         values, inside = self.elbos(params, rule.nodes, weights)
         if not rule.holds(values):
             return None
@@ -145,7 +144,7 @@ class Whitening(NamedTuple):
 
 def find_probe(integrand: Integrand, params: Arrays, seed: int) -> Probe | None:
     """Return the probe of a pair; None where its guide has a site without known statistics, or dependent sites."""
-    sites = integrand.sites({name: integrand.backend.ppl.array(leaf) for name, leaf in params.items()})
+    sites = integrand.sites(params)
     families = {name: family(site) for name, site in sites.items()}
     if not families or not set(families.values()) <= set(FAMILIES):
         return None
@@ -169,8 +168,7 @@ def _corner(first: dict[str, np.ndarray], second: dict[str, np.ndarray], moved: 
 def _dependent(integrand: Integrand, params: Arrays, *nodes: dict[str, np.ndarray]) -> bool:
     """Return whether a site's distribution depends on another site's value: then products of means are no mean."""
     ppl = integrand.backend.ppl
-    library = {name: ppl.array(leaf) for name, leaf in params.items()}
-    first, second = (integrand.sites(library, node) for node in nodes)
+    first, second = (integrand.sites(params, node) for node in nodes)
     return any(
         not np.array_equal(
             as_numpy(expected_statistics(first[name], ppl)), as_numpy(expected_statistics(second[name], ppl))
@@ -210,7 +208,7 @@ _WIDTH = 14.0  # standard deviations of the site in its unconstrained coordinate
 def quadrature_rule(integrand: Integrand, params: Arrays, seed: int) -> Rule | None:
     """Return the trapezoid rule over the only continuous site, a scalar one; None where there is another."""
     ppl = integrand.backend.ppl
-    sites = integrand.sites({name: ppl.array(leaf) for name, leaf in params.items()})
+    sites = integrand.sites(params)
     if len(sites) != 1:
         return None
     ((name, site),) = sites.items()
@@ -227,7 +225,7 @@ def quadrature_rule(integrand: Integrand, params: Arrays, seed: int) -> Rule | N
         distribution = integrand.sites(leaves, nodes[0])[name].distribution
         return ppl.xp.exp(distribution.log_prob(support) + offset)
 
-    mass = float(as_numpy(weights({key: ppl.array(leaf) for key, leaf in params.items()})).sum())
+    mass = float(as_numpy(weights(params)).sum())
     if abs(mass - 1.0) > 1e-12:
         return None
     return Rule("quadrature", nodes, weights)
@@ -273,7 +271,7 @@ def _score(integrand: Integrand, params: Arrays, nodes: Nodes, weights: np.ndarr
 def enumeration_rule(integrand: Integrand, params: Arrays) -> Rule | None:
     """Return the rule of one empty node for a guide whose latent sites are all discrete, or absent."""
     ppl = integrand.backend.ppl
-    if integrand.sites({name: ppl.array(leaf) for name, leaf in params.items()}):
+    if integrand.sites(params):
         return None
     return Rule("enumeration", [{}], lambda leaves: ppl.array(np.ones(1)))
 

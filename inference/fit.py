@@ -55,20 +55,20 @@ def fit(
     UserError: a value that cannot be used, by its name.
     """
     method = choose(method or zoo.methods[0], zoo.methods, f"method of {zoo.name}")
-    _check_numbers(
-        num_steps=num_steps,
-        num_restarts=num_restarts,
-        tol=tol,
-        max_seconds=max_seconds,
-        chunk_rows=chunk_rows,
-        seed=seed,
-    )
+    contract.check_whole("num_steps", num_steps)
+    contract.check_whole("num_restarts", num_restarts)
+    if chunk_rows is not None:
+        contract.check_whole("chunk_rows", chunk_rows)
+    contract.check_whole("seed", seed, least=0)
+    _check_number("tol", tol, 0.0)
+    if max_seconds is not None:
+        _check_number("max_seconds", max_seconds, 1e-9)
     data = zoo.check(data)
     prior = zoo.prior(data) if prior is None else zoo.check_prior(prior)
     start = zoo.init(data, prior, seed)
     first = start if init is None else zoo.check_params(init, like=start)
     e_step = zoo.closed_form.e_step
-    run = accumulate.whole(e_step) if chunk_rows is None else accumulate.in_chunks(e_step, chunk_rows)
+    run = e_step if chunk_rows is None else accumulate.in_chunks(e_step, chunk_rows)
 
     climb = partial(
         ascend,
@@ -122,14 +122,6 @@ def _starts(zoo: Entry, data: Any, prior: Any, first: Params, seed: int, num_res
         yield zoo.init(data, prior, int(np.random.SeedSequence([seed, restart]).generate_state(1)[0]))
 
 
-def _check_numbers(**given: Any) -> None:
-    """Raise `UserError` for a number that no run could use: counts and seeds are whole, the others real."""
-    most = 2**32
-    for name, value in given.items():
-        if value is None:
-            continue
-        whole = name in ("chunk_rows", "seed") or name.startswith("num_")
-        least = 0 if name in ("seed", "tol") else 1 if whole else 1e-9
-        if not (contract.is_whole(value) if whole else isinstance(value, int | float)) or not least <= value < most:
-            kind = "whole number" if whole else "number"
-            raise UserError(f"{name} is {value!r}: it must be a {kind}, at least {least:g} and below {most}")
+def _check_number(name: str, value: Any, least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 2**32:
+        raise UserError(f"{name} is {value!r}: it must be a number, at least {least:g} and below {2**32}")

@@ -15,7 +15,7 @@ from latentzoo.models.language import contract
 from latentzoo.models.language.binding import Bound
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import Note, UserError, choose
-from latentzoo.models.language.ppl import LIBRARIES, Library
+from latentzoo.models.language.ppl import Library
 
 
 def names() -> list[str]:
@@ -207,8 +207,8 @@ class Entry:
         for name in store:
             role, _, path = name.partition(".")
             if role in found:
-                value = store[name]
-                found[role][path] = np.asarray(value.detach() if hasattr(value, "detach") else value)
+                # A copy: what an optimiser holds goes on changing.
+                found[role][path] = contract.as_numpy(store[name]).copy()
         if not any(found.values()):
             raise UserError(f"no parameter of {self.name} is in this store: its names begin with 'theta.' or 'phi.'")
         kinds = {"theta": self.Theta, "phi": self.Phi}
@@ -244,9 +244,7 @@ class Entry:
         """
         from latentzoo.inference import automatic
 
-        if not contract.is_whole(num_rows) or num_rows < 1:
-            raise UserError(f"num_rows is {num_rows!r}: it must be a whole number, at least 1")
-        choose(library, LIBRARIES, "library")
+        contract.check_whole("num_rows", num_rows)
         prior = self.prior() if prior is None else self.check_prior(prior)
         if params is None and self.Theta._fields:
             params = self.guide_room.init(self._empty, prior, self.spec, np.random.default_rng(seed))

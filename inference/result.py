@@ -89,7 +89,7 @@ class Fit:
         """
         from latentzoo.inference.automatic import backend
 
-        _check_draws(num_draws, at_least=1)
+        contract.check_whole("num_draws", num_draws)
         guide = self.entry.guide.numpyro
         data = self._data(None) if sites else contract.take_rows(self._data_or_default(), slice(0, 1))
         args = (data, self.prior, self.params)
@@ -110,7 +110,7 @@ class Fit:
 
         By draws from q, so that every method is measured alike; `log_density_error` is its Monte Carlo standard error.
         """
-        _check_draws(num_draws, at_least=2)
+        contract.check_whole("num_draws", num_draws, least=2)
         data = self._data(data)
         draws = self.posterior(num_draws - num_draws % 2, seed)
         halves = [self._log_density(data, draws, range(half, num_draws - num_draws % 2, 2)) for half in (0, 1)]
@@ -206,11 +206,6 @@ _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-
-
-def _check_draws(num_draws: int, at_least: int) -> None:
-    if not contract.is_whole(num_draws) or num_draws < at_least:
-        raise UserError(f"num_draws is {num_draws!r}: it must be a whole number, at least {at_least}")
 
 
 def load(path: str | os.PathLike[str]) -> Fit:

@@ -20,7 +20,7 @@ from latentzoo.inference.progress import progress as progress_bar
 from latentzoo.inference.registry import Entry, get
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
-from latentzoo.models.language.errors import UserError, choose
+from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.ppl import LIBRARIES, Library
 
 NUM_ROWS, NUM_BATCH = 20, 8
@@ -70,10 +70,8 @@ def verify(
 def _way(integrand: Integrand, params: Mapping[str, Any], rule: Rule | None) -> str:
     """Return which sites are treated how."""
     way = rule.way if rule else "z-test"
-    ppl, pair = integrand.backend.ppl, integrand.pair
-    library = {name: ppl.array(leaf) for name, leaf in params.items()}
     sites: dict[str, list[str]] = {way: [], "enumeration": []}
-    for name, site in integrand.backend.latents(pair.guide, pair, library, {}, seed=0).items():
+    for name, site in integrand.backend.latents(integrand.pair, dict(params), {}, seed=0).items():
         sites["enumeration" if site.discrete else way].append(name)
     return "; ".join(f"{way} ({', '.join(names)})" for way, names in sites.items() if names) or "enumeration"
 
@@ -92,7 +90,7 @@ def _own_checks(
     seed: int,
 ) -> Iterator[Check]:
     auto = backend(library)
-    values = {name: np.asarray(_plain(value), dtype=np.float64) for name, value in params.items()}
+    values = {name: contract.as_numpy(value).astype(np.float64) for name, value in params.items()}
     with auto.precision(), auto.double_constants():
         inputs = contract.map_leaves(lambda _, leaf: auto.ppl.array(_double(leaf)), data)
         pair = Pair(auto.enumerated(model), auto.enumerated(guide), (inputs,))
@@ -103,7 +101,7 @@ def _own_checks(
         value = float(elbo(values, data))
         integrand = Integrand(auto, pair._replace(max_plate_nesting=depth))
         rule, estimate = expectation(integrand, values, seed)
-        hand = Hand(value, {name: np.asarray(_plain(derived[name])) for name in values})
+        hand = Hand(value, {name: contract.as_numpy(derived[name]) for name in values})
         case = Case("your derivation", library, "the params given", hand)
         yield from compare(case, library, _way(integrand, values, rule) + _power(rule, estimate), estimate)
 
@@ -122,13 +120,9 @@ def _check_names(given: set[str], wanted: set[str], what: str) -> None:
         raise UserError(f"{what} has {extra[0]!r}, which is no parameter: there is {', '.join(sorted(wanted))}")
 
 
-def _plain(value: Any) -> Any:
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
-
-
 def _double(leaf: Any) -> Any:
     """Return floats in float64, the rest as it is."""
-    array = np.asarray(_plain(leaf))
+    array = contract.as_numpy(leaf)
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
@@ -153,6 +147,11 @@ class Setting(NamedTuple):
         return Pair(zoo.model.on(library), zoo.guide.on(library), args, kwargs, zoo.model_room.MAX_PLATE_NESTING)
 
     @property
+    def free(self) -> bool:
+        """Whether the local fields are written out, rather than at their optimum."""
+        return any(getattr(self.points[0].phi, field) is not None for field in self.entry.guide_room.LOCAL)
+
+    @property
     def factor(self) -> float:
         """How many times the minibatch stands for its rows."""
         return self.total_rows / (contract.num_rows(self.data) or 1) if self.total_rows else 1.0
@@ -164,8 +163,8 @@ def _verify_entry(
     zoo = name if isinstance(name, Entry) else get(name, **spec)
     open_choices = [v for v in contract.variants(zoo.spec) if all(getattr(v, key) == spec[key] for key in spec)]
     entries = [dataclasses.replace(zoo, spec=variant) for variant in open_choices]
-    if library is not None:
-        choose(library, LIBRARIES, "library")
+    contract.check_whole("num_points", num_points)
+    contract.check_whole("seed", seed, least=0)
     libraries = LIBRARIES if library is None else (library,)
     settings = [setting for each in entries for setting in _settings(each, libraries[0], num_points, seed)]
     rows: list[Check] = []
@@ -216,7 +215,7 @@ def _expected_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Chec
             case = Case(setting.entry.name, setting.label, f"random point {index}", hand)
             rule, estimate = expectation(integrand, leaves, seed + index)
             yield from compare(case, auto.name, _way(integrand, leaves, rule), estimate)
-        if rule is not None and rule.separable and setting.entry.guide_room.LOCAL and "free" in setting.label:
+        if rule is not None and rule.separable and setting.free:
             yield _certificate(setting, integrand, seed)
 
 
@@ -255,8 +254,7 @@ def _noise_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Check]:
         elbos = auto.elbos(pair, pushed)
         for index, params in enumerate(setting.points):
             leaves = contract.leaves(params)
-            library = {name: auto.ppl.array(leaf) for name, leaf in leaves.items()}
-            sites = auto.latents(pair.guide, pair, library, {}, seed)
+            sites = auto.latents(pair, leaves, {}, seed)
             rng = np.random.default_rng(seed + index)
             noise = {
                 name: rng.normal(size=tuple(site.value.shape)) for name, site in sites.items() if not site.discrete

@@ -276,13 +276,18 @@ def m_step(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
 # --- local variables and densities ----------------------------------------------------------------------------------
 
 
+def expected_logits(moments: Expected, mean: Array, variance: Array, data: Data) -> Float[Array, "events components"]:
+    """Return (7) for each event: E log p(x_n, s_n, z_n = k | globals) + log s_n!."""
+    centre = mean.mean(0)
+    natural = natural_parameters(moments, mean, variance, centre)
+    return features(Data(data.location - centre, data.strength)).T @ natural
+
+
 def local_optimum(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:
     """Return the params with q(component) at its optimum written out: log responsibilities, (events, components)."""
     phi = params.phi
-    centre = phi.loc_mean.mean(0)
     variance = namespace(phi.loc_mean).exp(2.0 * phi.loc_log_scale)
-    natural = natural_parameters(expected(phi, prior), phi.loc_mean, variance, centre)
-    logits = features(Data(data.location - centre, data.strength)).T @ natural
+    logits = expected_logits(expected(phi, prior), phi.loc_mean, variance, data)
     log_resp = special(logits).log_softmax(logits, axis=1)
     return Params(phi=phi._replace(component_logits=log_resp))
 
@@ -318,7 +323,5 @@ def log_likelihood(
         log_rate=xp.log(latents["rate"]),
         rate=latents["rate"],
     )
-    centre = latents["loc"].mean(0)
-    natural = natural_parameters(point, latents["loc"], each, centre)
-    logits = features(Data(data.location - centre, data.strength)).T @ natural
+    logits = expected_logits(point, latents["loc"], each, data)
     return fn.logsumexp(logits, axis=1) - fn.gammaln(data.strength + 1.0)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from latentzoo.models.language.contract import Params, map_leaves
-from latentzoo.models.language.errors import UserError
-from latentzoo.models.language.ppl import Handle, Library, handle
+from latentzoo.models.language.errors import UserError, choose
+from latentzoo.models.language.ppl import LIBRARIES, Handle, Library, handle
 
 Program = Callable[..., Any]
 
@@ -29,7 +29,7 @@ class Bound:
 
     def on(self, library: Library) -> Program:
         """Return the callable of the library that is named."""
-        return self.pyro if library == "pyro" else self.numpyro
+        return {"pyro": self.pyro, "numpyro": self.numpyro}[choose(library, LIBRARIES, "library")]
 
     def pyro(
         self,

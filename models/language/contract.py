@@ -75,9 +75,20 @@ def from_leaves(kind: Any, arrays: Mapping[str, Any], name: str) -> Any:
     return kind(**built) if hasattr(kind, "_fields") else built
 
 
+def as_numpy(value: Any) -> np.ndarray:
+    """Return an array of any library as one of NumPy, which may share its memory."""
+    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+
+
 def is_whole(value: Any) -> bool:
     """Return whether a value is a whole number, and not a bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise `UserError` that names the argument when it is not a whole number, at least `least` and below 2^32."""
+    if not is_whole(value) or not least <= value < 2**32:
+        raise UserError(f"{name} is {value!r}: it must be a whole number, at least {least} and below {2**32}")
 
 
 def num_rows(data: Any) -> int | None:
@@ -182,9 +193,8 @@ def _checked(value: Any, field: Field, name: str, spec: Any, sizes: dict[str, in
 
 def _array(value: Any, field: Field, name: str) -> np.ndarray:
     """Convert to a NumPy array of floats (their precision kept) or of integers."""
-    value = value.detach().cpu().numpy() if hasattr(value, "detach") else value
     try:
-        array = np.asarray(value)
+        array = as_numpy(value)
         wanted = np.int64 if field.integer else (array.dtype if array.dtype.kind == "f" else np.float64)
         converted = array.astype(wanted, copy=False)
     except (TypeError, ValueError) as error:

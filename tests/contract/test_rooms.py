@@ -175,3 +175,16 @@ def test_the_face_is_lazy():
     assert {"fit", "get", "load", "names", "verify"} <= set(dir(lz))
     with pytest.raises(AttributeError, match="no attribute 'fti'"):
         lz.fti  # noqa: B018
+
+
+def test_parameters_read_back_do_not_change_with_the_store(zoo):
+    import pyro
+
+    data, _ = zoo.simulate(seed=3, num_rows=9)
+    params = zoo.init(data, zoo.prior(data))
+    zoo.guide.pyro(data, zoo.prior(data), params)
+    read = contract.leaves(zoo.params(pyro.get_param_store()))
+    before = {name: leaf.copy() for name, leaf in read.items()}
+    for leaf in pyro.get_param_store().values():
+        leaf.data.add_(1.0)  # as an optimiser does, in place
+    assert all((read[name] == leaf).all() for name, leaf in before.items())
