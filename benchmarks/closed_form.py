@@ -5,18 +5,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
 import numpy as np
 
-from latentzoo.benchmarks.report import mark, number, table
+from latentzoo.benchmarks.data_sets import Source, Task, sources
+from latentzoo.benchmarks.report import link, mark, number, table
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.inference import fit as fitting
 from latentzoo.inference import pictures
 from latentzoo.inference.arviz_export import affordable_draws
-from latentzoo.inference.registry import Entry, get, names
 from latentzoo.inference.result import Fit
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
@@ -30,57 +29,24 @@ NUM_STEPS = 5_000
 CERTAIN = 30.0  # logits of a component that is known
 
 
-class Task(NamedTuple):
-    """A data set to fit: `truth` and `held_out` of a simulated one, `about` in words."""
-
-    zoo: Entry
-    name: str
-    data: Any
-    prior: Any
-    about: str
-    truth: dict[str, np.ndarray] | None = None
-    held_out: Any = None
-
-
 def units(context: Context) -> Iterator[Unit]:
-    """Yield a unit for each entry's simulated data, and for each data set that the user named."""
-    for name in names():
-        yield Unit(f"{name}/simulated", partial(_simulated, name, context))
-        if name in context.catalogues:
-            file = Path(context.catalogues[name][0]).name
-            yield Unit(f"{name}/{file}", partial(_named, name, context))
+    """Yield a unit for each entry's simulated data, half as many rows again held out, and for each named data set."""
+    size = NUM_ROWS[context.quick]
+    for source in sources(context, size, num_held_out=size // 2):
+        yield Unit(source.name, partial(_fitted, source, context))
 
 
-def _simulated(name: str, context: Context) -> Iterator[Row]:
-    """Fit what the model drew; half as many rows again, of the same latent globals, are held out."""
-    zoo, size = get(name), NUM_ROWS[context.quick]
-    prior = zoo.prior()
-    everything, truth = zoo.simulate(seed=context.seed, num_rows=size + size // 2, prior=prior)
-    data, held_out = (contract.take_rows(everything, part) for part in (slice(0, size), slice(size, None)))
-    about = f"{size:,} rows drawn from the model itself, seed {context.seed}"
-    yield from _measure(Task(zoo, "simulated", data, prior, about, truth, held_out), context)
-
-
-def _named(name: str, context: Context) -> Iterator[Row]:
-    file, options = context.catalogues[name]
-    fields = get(name).spec.__dataclass_fields__
-    zoo = get(name, **{key: value for key, value in options.items() if key in fields})
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", Note)
-        data = zoo.read(file, **{key: value for key, value in options.items() if key not in fields})
-    notes = [str(one.message) for one in caught if issubclass(one.category, Note)]
-    about = "; ".join([f"{contract.num_rows(data) or 0:,} rows of {Path(file).name}", *notes])
-    yield from _measure(Task(zoo, Path(file).name, data, zoo.prior(data), about), context)
+def _fitted(source: Source, context: Context) -> Iterator[Row]:
+    yield from _measure(source.load(), context)
 
 
 # --- what is measured -----------------------------------------------------------------------------------------------
 
 
 def _measure(task: Task, context: Context) -> Iterator[Row]:
-    variant = ", ".join(f"{field}={value}" for field, value in vars(task.zoo.spec).items())
-    row = partial(Row, "closed_form", entry=task.zoo.name, variant=variant, data=task.name)
+    row = partial(Row, "closed_form", entry=task.zoo.name, variant=task.options, data=task.name)
     fit = _fit(task, num_restarts=NUM_RESTARTS[context.quick], seed=context.seed)
-    seconds, ended = float(fit.seconds_trace[-1]), [restart.elbo for restart in fit.restarts]
+    seconds, ended = fit.seconds, [restart.elbo for restart in fit.restarts]
     best = sum(fit.elbo - elbo <= 1e-6 * abs(fit.elbo) for elbo in ended)
     yield row("ELBO", value=fit.elbo, unit="nats", ok=bool(np.isfinite(fit.elbo)), note=task.about)
     yield row("restarts at this ELBO", value=best, reference=len(ended), note=f"the worst is at {number(min(ended))}")
@@ -91,10 +57,12 @@ def _measure(task: Task, context: Context) -> Iterator[Row]:
     yield _density(row, task, fit)
     if task.truth is not None:
         yield from _against_truth(row, task, fit, task.truth)
-    num_draws = affordable_draws(contract.num_rows(task.data) or 0)
-    draws = fit.to_arviz(num_draws=num_draws, seed=fit.seed)
+    num_draws = affordable_draws(contract.num_rows(task.data) or 0, len(fit.restarts))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)  # restarts that ended elsewhere are a row
+        draws = fit.to_arviz(num_draws=num_draws, seed=fit.seed)
     if task.truth is not None:
-        yield from _recovery(row, draws.posterior, task.truth)
+        yield from _recovery(row, task.zoo, draws.posterior, task.prior, task.truth)
     paths = _write(fit, draws, context.folder / "closed_form" / task.zoo.name / task.name)
     yield row("files", value=len(paths), note=", ".join(path.name for path in paths))
 
@@ -148,35 +116,23 @@ def _start_at_truth(task: Task, fit: Fit, truth: dict[str, np.ndarray]) -> Param
     return zoo.closed_form.m_step(stats, params, task.prior, zoo.spec)
 
 
-def _recovery(row: "partial[Row]", posterior: Any, truth: dict[str, np.ndarray]) -> Iterator[Row]:
+def _recovery(
+    row: "partial[Row]", zoo: Entry, posterior: Any, prior: Any, truth: dict[str, np.ndarray]
+) -> Iterator[Row]:
     """Yield how far the sites of each component are from the truth, the labels matched as well as can be.
 
-    posterior: an ArviZ group, whose dimensions tell which sites have components.
+    posterior: an ArviZ group.
     """
-    from scipy.optimize import linear_sum_assignment
-
-    shared = [site for site in posterior.data_vars if site in truth and "components" in posterior[site].dims]
-    if not shared:
-        return
-    draws = {site: posterior[site].values[0] for site in shared}
-    found = {site: _flat(draws[site].mean(0)) for site in shared}
-    true = {site: _flat(truth[site]) for site in shared}
-    cost = sum(_squared_distances(found[site], true[site]) / (true[site].var() + 1e-12) for site in shared)
-    mine, theirs = linear_sum_assignment(cost)
-    for site in shared:
-        gap = found[site][mine] - true[site][theirs]
-        sd = _flat(draws[site].std(0))[mine]
+    dims, plate = zoo.dims(), zoo.exchangeable(prior)
+    draws = {site: posterior[site].values[0] for site in posterior.data_vars if site in truth}
+    order = permutation(draws, truth, dims, plate)
+    for site, values in relabelled(draws, order, dims, plate).items():
+        if plate not in dims[site]:
+            continue
+        gap, sd = values.mean(0) - truth[site], values.std(0)
+        distance = np.sqrt((gap**2).reshape(len(gap), -1).sum(1).mean())
         note = f"in posterior standard deviations {np.sqrt(np.mean((gap / sd) ** 2)):.2f}, where 1 is expected"
-        yield row(f"{site}: distance to the truth", value=float(np.sqrt((gap**2).sum(1).mean())), note=note)
-
-
-def _flat(values: np.ndarray) -> np.ndarray:
-    """Return one row for each component."""
-    return np.asarray(values, dtype=np.float64).reshape(len(values), -1)
-
-
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return ((a[:, None] - b) ** 2).sum(-1)
+        yield row(f"{site}: distance to the truth", value=float(distance), note=note)
 
 
 def _write(fit: Fit, draws: Any, folder: Path) -> list[Path]:
@@ -211,14 +167,10 @@ def _data_set(entry: str, data: str, rows: list[Row], folder: Path) -> str:
         if row.quantity != "files"
     ]
     place = Path("closed_form") / entry / data
-    links = [f"!{_link(f'{path.stem} of {entry}, {data}', place / path.name)}" for path in _png(folder / place)]
-    files = "Files: " + ", ".join(_link(name, place / name) for name in ("fit.npz", "posterior.nc"))
+    links = [f"!{link(f'{path.stem} of {entry}, {data}', place / path.name)}" for path in _png(folder / place)]
+    files = "Files: " + ", ".join(link(name, place / name) for name in ("fit.npz", "posterior.nc"))
     body = table(["quantity", "value", "reference", "holds", "note"], lines)
     return "\n\n".join([f"### {entry}, {data}", rows[0].variant, body, *links, files])
-
-
-def _link(text: str, path: Path) -> str:
-    return f"[{text}]({quote(path.as_posix())})"
 
 
 def _png(folder: Path) -> list[Path]:

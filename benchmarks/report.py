@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from latentzoo.benchmarks.results import Results, Row
 from latentzoo.models.language.files import atomic
@@ -37,6 +38,11 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def link(text: str, path: Path) -> str:
+    """Return a Markdown link to a file, by its path in the folder of the bench."""
+    return f"[{text}]({quote(path.as_posix())})"
 
 
 def mark(ok: bool | None) -> str:

@@ -1,6 +1,6 @@
-"""`results.json`: all that a bench measured, and all that is needed to judge it. SCHEMA 1:
+"""`results.json`: all that a bench measured, and all that is needed to judge it. SCHEMA 2:
 
-    schema        1
+    schema        2
     settings      what two runs must share to be one, so that a bench that was stopped can go on:
         seed, quick    as they were given
         catalogues     {entry: {file, sha256, options}}, the data sets that the user named
@@ -21,6 +21,13 @@
         seconds                                 how long the row took
         note                                    in words; of a failure, its line
         work                                    the unit of work that made the row
+        compile_seconds                         what JAX took to compile before, which `seconds` leave out: 0 where
+                                                this process had compiled the same already; null where nobody asked
+        curve                                   of a run, its way: {step, seconds, gradients, elbo}, lists of one length
+                                                from the start at step 0 to the end, at most 60 points, evenly spaced
+                                                on a logarithmic scale: the steps of the method, the seconds and the
+                                                passes over all rows for gradients until there, the exact bound there;
+                                                null of anything else
 
 A number that is not finite is null, as JSON has no other word for it. The file is written whole after every row.
 """
@@ -32,7 +39,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,9 +48,10 @@ from latentzoo.inference.result import versions
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.files import atomic
 
-SCHEMA = 1
+SCHEMA = 2
 # For each entry, the file of a data set and the options it is read with.
 Catalogues = Mapping[str, tuple[str, Mapping[str, Any]]]
+Curve = Mapping[str, Sequence[float | None]]
 
 
 class Row(NamedTuple):
@@ -64,6 +72,8 @@ class Row(NamedTuple):
     seconds: float | None = None
     note: str = ""
     work: str = ""
+    compile_seconds: float | None = None
+    curve: Curve | None = None
 
 
 def _load_average() -> float | None:
@@ -94,6 +104,11 @@ class Results:
     def begin(self, work: str) -> None:
         """Forget the rows of an earlier attempt at a unit of work."""
         self.rows = [row for row in self.rows if row.work != work]
+
+    def forget(self, work: str) -> None:
+        """Forget that a unit of work is done, and its rows."""
+        self.begin(work)
+        self.done.pop(work, None)
 
     def complete(self, work: str, seconds: float) -> None:
         """Keep that a unit of work is done."""
@@ -212,6 +227,10 @@ def _cpu() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: NumPy's scalars as Python's, what is not finite as None."""
+    """Return a value as JSON can hold it: NumPy's scalars as Python's, what is not finite as None, also in lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -18,19 +18,27 @@ from latentzoo.models.language.errors import UserError, choose
 
 
 class Context(NamedTuple):
-    """What a suite is run with: the folder for its files, and the settings of the bench."""
+    """What a suite is run with: the folder for its files, and the settings of the bench.
+
+    rows: returns the rows that were measured so far, of every suite.
+    """
 
     folder: Path
     quick: bool
     seed: int
     catalogues: Catalogues
+    rows: Callable[[], Sequence[Row]] = tuple
 
 
 class Unit(NamedTuple):
-    """A unit of work: its name within the suite, and what yields its rows."""
+    """A unit of work: its name within the suite, and what yields its rows.
+
+    reads: the units of the same suite, listed before, whose rows it is made of: it is made anew when one of them is.
+    """
 
     name: str
     work: Callable[[], Iterable[Row]]
+    reads: Sequence[str] = ()
 
 
 class Suite(Protocol):
@@ -97,9 +105,9 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {out}: {error.strerror}") from error
-    context = Context(out, quick, seed, catalogues)
     with _Screen() as screen:
         results = open_results(out, settings, screen.say)
+        context = Context(out, quick, seed, catalogues, rows=lambda: results.rows)
         try:
             _run_units(wanted, context, results, screen)
             results.finish()
@@ -115,12 +123,27 @@ def _known() -> dict[str, str]:
 
 
 def _run_units(wanted: Sequence[str], context: Context, results: Results, screen: "_Screen") -> None:
-    listed = [(name, unit) for name in wanted for unit in _listed(name, context)]
-    todo = [(name, unit) for name, unit in listed if f"{name}/{unit.name}" not in results.done]
+    todo = _todo([(name, unit) for name in wanted for unit in _listed(name, context)], results)
     screen.start(len(todo))
     for name, unit in todo:
         screen.now(f"{name}: {unit.name}")
         screen.say(_run_unit(name, unit, results), done=True)
+
+
+def _todo(listed: Sequence[tuple[str, Unit]], results: Results) -> list[tuple[str, Unit]]:
+    """Return the units that are left, and forget those that are made of rows which are still to come.
+
+    They are forgotten at once: a bench that is stopped between the two must not take the old for the new.
+    """
+    left: dict[str, tuple[str, Unit]] = {}
+    for suite, unit in listed:
+        work = f"{suite}/{unit.name}"
+        stale = any(f"{suite}/{read}" in left for read in unit.reads)
+        if stale:
+            results.forget(work)
+        if stale or work not in results.done:
+            left[work] = suite, unit
+    return list(left.values())
 
 
 def _listed(name: str, context: Context) -> list[Unit]:

@@ -1,48 +1,97 @@
 """A fit as ArviZ sees it."""
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from latentzoo.inference import importance
+from latentzoo.inference.automatic import Arrays, backend
+from latentzoo.inference.posterior import log_likelihoods, log_prior
+from latentzoo.inference.relabel import aligned
 from latentzoo.models.language import contract
+from latentzoo.models.language.contract import Params
+from latentzoo.models.language.errors import Note
 
 if TYPE_CHECKING:
     from latentzoo.inference.result import Fit
 
-MOST_LIKELIHOODS = 20_000_000  # draws times rows in a file: 160 MB
+MOST_VALUES = 5_000_000  # draws times rows in a file: each has the log likelihood of the row and a new one in its place
+ANOTHER = 1.0  # nats below the best bound, from which on a restart is called another optimum
 
 
-def affordable_draws(num_rows: int) -> int:
-    """Return how many draws, of 100 to 1000, a file should hold: each has the log likelihood of every row."""
-    return min(max(MOST_LIKELIHOODS // max(num_rows, 1), 100), 1000)
+def affordable_draws(num_rows: int, num_chains: int = 1) -> int:
+    """Return how many draws of each chain, all together 100 to 1000, a file should hold."""
+    return max(min(max(MOST_VALUES // max(num_rows, 1), 100), 1000) // num_chains, importance.FEWEST)
+
+
+class Chain(NamedTuple):
+    """Draws in their order, with what is known of each, (draws,)."""
+
+    draws: Arrays
+    stats: Arrays
 
 
 def export(fit: "Fit", data: Any, num_draws: int, seed: int) -> Any:
-    """Return the `InferenceData` of a fit: one chain of draws from q, with its log likelihood at the data."""
-    import warnings
-
-    with warnings.catch_warnings():
-        # ArviZ 0.23 announces its successor whenever it is imported.
-        warnings.simplefilter("ignore", FutureWarning)
-        import arviz as az
+    """Return the `InferenceData` of a fit: chains of a sampler, or of its restarts, with what they say of the data."""
     import xarray as xr
 
-    draws = fit.posterior(num_draws, seed)
-    rows = [fit.log_likelihood(data, {site: draw[i] for site, draw in draws.items()}) for i in range(num_draws)]
-    plates = fit.entry.plates()
+    chains = _of_sampler(fit, num_draws) if fit.chains is not None else _of_restarts(fit, num_draws, seed)
+    dims = fit.entry.dims()
+    draws = aligned([chain.draws for chain in chains], dims, fit.entry.exchangeable(fit.prior))
+    stats = {name: np.stack([chain.stats[name] for chain in chains]) for name in chains[0].stats}
+    flat = {site: values.reshape(-1, *values.shape[2:]) for site, values in draws.items()}
+    shape = next(iter(draws.values())).shape[:2]
+    rows = np.stack(list(log_likelihoods(fit.entry, data, fit.prior, fit.params, flat)))
+    prior = log_prior(fit.entry, fit.library or "numpyro", data, fit.prior, fit.params, flat)
+    stats["lp"] = (prior + rows.sum(1)).reshape(shape)
     row_plate = fit.entry.row_plates[0] if fit.entry.row_plates else "rows"
-    dims = {name: [*plates.get(name, ())] for name in (*draws, *data._fields)}
-    inference_data = az.from_dict(
-        posterior={site: value[None] for site, value in draws.items()},
-        log_likelihood={"obs": np.stack(rows)[None]},
+    inference_data = importance.arviz().from_dict(
+        posterior=draws,
+        posterior_predictive=_predictive(fit, data, flat, shape, seed),
+        log_likelihood={"obs": rows.reshape(*shape, -1)},
+        sample_stats=stats,
         observed_data=contract.leaves(data),
         constant_data={f"prior_{name}": np.asarray(value) for name, value in contract.leaves(fit.prior).items()},
-        dims={**dims, "obs": [row_plate]},
-        attrs={"inference_library": "latentzoo", "model": fit.entry.name, "method": fit.method},
+        dims={**{site: list(names) for site, names in dims.items()}, "obs": [row_plate]},
+        attrs={"inference_library": "latentzoo", "model": fit.entry.name, "method": fit.label},
     )
-    trace = xr.Dataset(
-        {"elbo": ("step", fit.elbo_trace), "seconds": ("step", fit.seconds_trace)},
-        coords={"step": np.arange(1, fit.num_steps + 1)},
-    )
-    inference_data.add_groups({"optimisation": trace})
+    trace = {name: ("step", column) for name, column in fit.trace._asdict().items() if name != "step"}
+    inference_data.add_groups({"optimisation": xr.Dataset(trace, coords={"step": fit.trace.step})})
     return inference_data
+
+
+def _of_sampler(fit: "Fit", num_draws: int) -> list[Chain]:
+    """Return the chains, thinned evenly where they are longer."""
+    chains = fit.chains
+    assert chains is not None
+    count, length = next(iter(chains.draws.values())).shape[:2]
+    kept = np.linspace(0, length - 1, min(num_draws, length)).round().astype(int)
+    return [
+        Chain(*({name: values[chain][kept] for name, values in table.items()} for table in (chains.draws, chains.stats)))
+        for chain in range(count)
+    ]
+
+
+def _of_restarts(fit: "Fit", num_draws: int, seed: int) -> list[Chain]:
+    """Return a chain of draws from the guide of each restart, the best first."""
+    ranked = sorted(fit.restarts, key=lambda restart: restart.elbo, reverse=True)
+    lower = sum(fit.elbo - restart.elbo > max(ANOTHER, 1e-6 * abs(fit.elbo)) for restart in ranked)
+    if lower:
+        words = f"{lower} of {len(ranked)} restarts ended in other optima, and their chains come last"
+        warnings.warn(f"{words}: .sel(chain=[0]) has the best alone", Note, stacklevel=4)
+    chains = []
+    for index, restart in enumerate(ranked):
+        values, log_q = dataclasses.replace(fit, params=restart.params)._draws(num_draws, seed + index)
+        chains.append(Chain(values, {"log_q": log_q}))
+    return chains
+
+
+def _predictive(fit: "Fit", data: Any, draws: Arrays, shape: tuple[int, ...], seed: int) -> Arrays:
+    """Return new data in the place of the observed, of each draw one."""
+    library, empty = fit.library or "numpyro", type(data)(*(None,) * len(data))
+    args = (empty, fit.prior, Params(theta=fit.params.theta))
+    num_rows = contract.num_rows(data) or 0
+    drawn = backend(library).predictive(fit.entry.model.on(library), args, num_rows, draws, seed)
+    return {name: drawn[name].reshape(*shape, *drawn[name].shape[1:]) for name in contract.leaves(data)}

@@ -87,9 +87,29 @@ class Backend(Protocol):
         """Return the plates around each sample site, the outermost first."""
 
     def draws(
-        self, program: Callable[..., Any], args: tuple[Any, ...], sites: Sequence[str], num_draws: int, seed: int
+        self,
+        program: Callable[..., Any],
+        args: tuple[Any, ...],
+        sites: Sequence[str],
+        num_draws: int,
+        seed: int,
+        without: Sequence[str] = (),
+    ) -> tuple[Arrays, np.ndarray]:
+        """Return many draws of some sites of a program, stacked, and the log density of each draw, as NumPy arrays.
+
+        without: plates whose sites are left out of the log density.
+        """
+
+    def log_probs(self, program: Callable[..., Any], args: tuple[Any, ...], draws: Arrays) -> np.ndarray:
+        """Return the log density of some sites of a program at each of their draws."""
+
+    def predictive(
+        self, program: Callable[..., Any], args: tuple[Any, ...], num_rows: int, draws: Arrays, seed: int
     ) -> Arrays:
-        """Return many draws of some sites of a program, stacked, as NumPy arrays."""
+        """Run a program once with each draw of some of its sites; return what it draws for the others, stacked."""
+
+    def at(self, program: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
+        """Return the program with its own parameters at these values."""
 
 
 class Fix(Protocol):

@@ -13,6 +13,10 @@ from latentzoo.models.language.ppl import numpyro_handle
 
 # What is run a few times only takes longest to compile, so XLA is told not to optimise it.
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+BATCH = 100
+LOG_PROB = "log_prob"  # beside the names of sites, of which none is called so
+# (keys, values of sites, *arguments of the program) -> values by name, each with an axis of as many as there are keys.
+Vectorised = Callable[..., Arrays]
 
 
 class Backend:
@@ -127,17 +131,56 @@ class Backend:
         return {name: plates_of(site) for name, site in trace.items() if site["type"] == "sample"}
 
     def draws(
-        self, program: Callable[..., Any], args: tuple[Any, ...], sites: Sequence[str], num_draws: int, seed: int
+        self,
+        program: Callable[..., Any],
+        args: tuple[Any, ...],
+        sites: Sequence[str],
+        num_draws: int,
+        seed: int,
+        without: Sequence[str] = (),
+    ) -> tuple[Arrays, np.ndarray]:
+        """Run a program for many keys at once."""
+        run = _compiled_draws(program, tuple(sites), tuple(without))
+        drawn = self._in_batches(run, {}, args, num_draws, seed)
+        return {site: drawn[site] for site in sites}, drawn[LOG_PROB]
+
+    def log_probs(self, program: Callable[..., Any], args: tuple[Any, ...], draws: Arrays) -> np.ndarray:
+        """Run a program at many draws at once."""
+        num_draws = len(next(iter(draws.values())))
+        return self._in_batches(_compiled_log_probs(program), draws, args, num_draws, seed=0)[LOG_PROB]
+
+    def predictive(
+        self, program: Callable[..., Any], args: tuple[Any, ...], num_rows: int, draws: Arrays, seed: int
     ) -> Arrays:
-        """Run a program for many keys at once, in batches of a length that is compiled once."""
+        """Run a program at many draws at once."""
+        num_draws = len(next(iter(draws.values())))
+        return self._in_batches(_compiled_predictive(program, num_rows), draws, args, num_draws, seed)
+
+    def _in_batches(
+        self, run: Callable[..., Arrays], draws: Arrays, args: tuple[Any, ...], num_draws: int, seed: int
+    ) -> Arrays:
+        """Run a compiled function of keys and draws in batches of a length that is compiled once."""
         import jax
 
-        batch = 100
         with self.precision():
-            keys = jax.random.split(jax.random.PRNGKey(seed), num_draws + -num_draws % batch)
-            run = _compiled_draws(program, tuple(sites))
-            parts = [run(keys[start : start + batch], *args) for start in range(0, num_draws, batch)]
-            return {site: np.concatenate([as_numpy(part[site]) for part in parts])[:num_draws] for site in sites}
+            pad = -num_draws % BATCH
+            keys = jax.random.split(jax.random.PRNGKey(seed), num_draws + pad)
+            padded = {site: np.concatenate([values, values[:1].repeat(pad, 0)]) for site, values in draws.items()}
+            parts = []
+            for start in range(0, num_draws, BATCH):
+                here = slice(start, start + BATCH)
+                part = run(keys[here], {site: values[here] for site, values in padded.items()}, *args)
+                parts.append({name: as_numpy(value) for name, value in part.items()})
+            return {name: np.concatenate([part[name] for part in parts])[:num_draws] for name in parts[0]}
+
+    def at(self, program: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
+        """Substitute the values of its `param` sites."""
+        from numpyro import handlers
+
+        def substitute(site: Any) -> Array | None:
+            return self.ppl.array(values[site["name"]]) if site["type"] == "param" and site["name"] in values else None
+
+        return handlers.substitute(program, substitute_fn=substitute)
 
     @staticmethod
     def _fixing(program: Callable[..., Any], fixed: Fixed) -> Callable[..., Any]:
@@ -167,13 +210,59 @@ def _compiled_run(program: Callable[..., Any], kwargs: tuple[tuple[str, Any], ..
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled_draws(program: Callable[..., Any], sites: tuple[str, ...]) -> Callable[..., Arrays]:
-    """Return the compiled function of many keys and the arguments of a NumPyro program."""
-    import jax
+def _compiled_draws(program: Callable[..., Any], sites: tuple[str, ...], without: tuple[str, ...]) -> Vectorised:
+    """Return the compiled draws of a NumPyro program, with their log density."""
+
+    def one(key: Array, _: Arrays, *args: Any) -> Arrays:
+        trace = _trace(program, key, {}, args)
+        counted = [site for site in _latent(trace).values() if not set(plates_of(site)) & set(without)]
+        return {site: trace[site]["value"] for site in sites} | {LOG_PROB: _log_prob(counted)}
+
+    return _vectorised(one)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_log_probs(program: Callable[..., Any]) -> Vectorised:
+    """Return the compiled log density of some sites of a NumPyro program at given values."""
+
+    def one(key: Array, values: Arrays, *args: Any) -> Arrays:
+        trace = _trace(program, key, values, args)
+        return {LOG_PROB: _log_prob([trace[site] for site in values])}
+
+    return _vectorised(one)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_predictive(program: Callable[..., Any], num_rows: int) -> Vectorised:
+    """Return the compiled run of a NumPyro program with some sites at given values."""
+
+    def one(key: Array, values: Arrays, *args: Any) -> Arrays:
+        trace = _trace(program, key, values, args, num_rows=num_rows)
+        return {name: site["value"] for name, site in _latent(trace).items() if name not in values}
+
+    return _vectorised(one)
+
+
+def _trace(program: Callable[..., Any], key: Array, values: Arrays, args: Any, **kwargs: Any) -> Any:
     from numpyro import handlers
 
-    def one(key: Array, *args: Any) -> Arrays:
-        trace = handlers.trace(handlers.seed(program, key)).get_trace(*args)
-        return {site: trace[site]["value"] for site in sites}
+    seeded = handlers.seed(handlers.substitute(program, data=values), key)
+    return handlers.trace(seeded).get_trace(*args, **kwargs)
 
-    return jax.jit(lambda keys, *args: jax.vmap(lambda key: one(key, *args))(keys), compiler_options=QUICKLY)
+
+def _latent(trace: Any) -> dict[str, Any]:
+    return {name: site for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
+
+
+def _log_prob(sites: Sequence[Any]) -> Array:
+    return sum((site["fn"].log_prob(site["value"]).sum() for site in sites), start=0.0)
+
+
+def _vectorised(one: Callable[..., Arrays]) -> Vectorised:
+    """Compile the function of one key and one draw for many of both."""
+    import jax
+
+    def many(keys: Array, draws: Arrays, *args: Any) -> Arrays:
+        return jax.vmap(lambda key, values: one(key, values, *args))(keys, draws)
+
+    return jax.jit(many, compiler_options=QUICKLY)

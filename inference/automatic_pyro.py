@@ -6,9 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from latentzoo.inference.automatic import Array, Arrays, Elbos, Fix, Fixed, Pair, Site, depth_of, plates_of
+from latentzoo.inference.automatic import (
+    Array,
+    Arrays,
+    Elbos,
+    Fix,
+    Fixed,
+    Pair,
+    Site,
+    constants,
+    depth_of,
+    plates_of,
+)
 from latentzoo.models.language.contract import as_numpy, map_leaves
 from latentzoo.models.language.ppl import pyro_handle
+
+LOG_PROB = "log_prob"  # beside the names of sites, of which none is called so
 
 
 class Backend:
@@ -138,12 +151,81 @@ class Backend:
         return {name: plates_of(node) for name, node in nodes.items() if node["type"] == "sample"}
 
     def draws(
-        self, program: Callable[..., Any], args: tuple[Any, ...], sites: Sequence[str], num_draws: int, seed: int
+        self,
+        program: Callable[..., Any],
+        args: tuple[Any, ...],
+        sites: Sequence[str],
+        num_draws: int,
+        seed: int,
+        without: Sequence[str] = (),
+    ) -> tuple[Arrays, np.ndarray]:
+        """Run a program again and again."""
+
+        def one(trace: Any) -> Arrays:
+            counted = [node for node in _latent(trace).values() if not set(plates_of(node)) & set(without)]
+            return {site: trace.nodes[site]["value"] for site in sites} | {LOG_PROB: _log_prob(counted)}
+
+        drawn = self._again_and_again(program, args, {}, [{}] * num_draws, seed, one)
+        return {site: drawn[site] for site in sites}, drawn[LOG_PROB]
+
+    def log_probs(self, program: Callable[..., Any], args: tuple[Any, ...], draws: Arrays) -> np.ndarray:
+        """Run a program at one draw after another."""
+
+        def one(trace: Any) -> Arrays:
+            return {LOG_PROB: _log_prob([trace.nodes[site] for site in draws])}
+
+        return self._again_and_again(program, args, {}, _each(draws), 0, one)[LOG_PROB]
+
+    def predictive(
+        self, program: Callable[..., Any], args: tuple[Any, ...], num_rows: int, draws: Arrays, seed: int
     ) -> Arrays:
-        """Run a program again and again from this seed."""
-        seeds = np.random.SeedSequence(seed).generate_state(num_draws)
-        runs = [self.draw(program, args, {}, int(each))[0] for each in seeds]
-        return {site: np.stack([run[site] for run in runs]) for site in sites}
+        """Run a program at one draw after another."""
+
+        def one(trace: Any) -> Arrays:
+            return {name: node["value"] for name, node in _latent(trace).items() if name not in draws}
+
+        return self._again_and_again(program, args, {"num_rows": num_rows}, _each(draws), seed, one)
+
+    def _again_and_again(
+        self,
+        program: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        draws: Sequence[Arrays],
+        seed: int,
+        one: Callable[[Any], Arrays],
+    ) -> Arrays:
+        """Return what `one` takes from the trace of a run with each of these draws fixed, stacked."""
+        import pyro
+        import torch
+        from pyro import poutine
+
+        parts = []
+        with self.precision(), torch.no_grad(), pyro.get_param_store().scope(), self._seeded(seed):
+            for draw in draws:
+                fixed = self._fixing(program, {}, constants(draw, self.ppl))
+                part = one(poutine.trace(fixed).get_trace(*args, **kwargs))
+                parts.append({name: as_numpy(value).copy() for name, value in part.items()})
+        return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+    def at(self, program: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
+        """Set the parameters in the store that the program runs in, once it has registered them there."""
+        import pyro
+        import torch
+        from pyro import poutine
+
+        tensors = {name: self.ppl.array(value) for name, value in values.items()}
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            store = pyro.get_param_store()
+            if not set(tensors) <= set(store):
+                with poutine.block(), torch.random.fork_rng(devices=[]):
+                    program(*args, **kwargs)  # only the program knows what its parameters are constrained to
+                for name, value in tensors.items():
+                    store[name] = value
+            return program(*args, **kwargs)
+
+        return run
 
     @staticmethod
     @contextmanager
@@ -169,3 +251,16 @@ class Backend:
                     msg["value"] = fixed[msg["name"]](msg["fn"])
 
         return Fix()(program)
+
+
+def _latent(trace: Any) -> dict[str, Any]:
+    return {name: trace.nodes[name] for name in trace.stochastic_nodes if trace.nodes[name]["type"] == "sample"}
+
+
+def _log_prob(nodes: Sequence[Any]) -> Array:
+    return sum((node["fn"].log_prob(node["value"]).sum() for node in nodes), start=0.0)
+
+
+def _each(draws: Arrays) -> list[Arrays]:
+    """Return the draws one by one."""
+    return [dict(zip(draws, values, strict=True)) for values in zip(*draws.values(), strict=True)]

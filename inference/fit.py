@@ -1,127 +1,361 @@
 """`fit`: every method of every model, through one call."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from latentzoo.inference import accumulate
-from latentzoo.inference.coordinate_ascent import Ascent, ascend
+from latentzoo.inference import coordinate_ascent, importance, mcmc, svi
+from latentzoo.inference.automatic import backend
+from latentzoo.inference.posterior import GuideDraws, OwnGuide, bound_by_draws, own_guide, start_values
 from latentzoo.inference.progress import progress as progress_bar
 from latentzoo.inference.registry import Entry
+from latentzoo.inference.relabel import aligned
 from latentzoo.inference.result import Fit, Restart, versions
+from latentzoo.inference.run import Run, Step, Trace, drive
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import Note, UserError, choose
+from latentzoo.models.language.ppl import Library
+
+# Where each method is: a module with `Settings`, `NUM_STEPS` and `LIBRARIES`.
+HOMES: dict[str, ModuleType] = {
+    "cavi": coordinate_ascent,
+    "em": coordinate_ascent,
+    "map": coordinate_ascent,
+    "svi": svi,
+    "nuts": mcmc,
+}
+# A method of the user's own: (zoo, data, prior, params) -> the parameters after each step, or after the only one.
+Method = Callable[[Entry, Any, Any, Params], Iterator[Params] | Params]
 
 
 def fit(
     zoo: Entry,
     data: Any,
-    method: str | None = None,
+    method: str | Method | None = None,
     *,
     prior: Any = None,
-    init: Params | None = None,
+    init: Params | Fit | None = None,
+    library: Library | None = None,
+    guide: Any = None,
     seed: int = 0,
-    num_steps: int = 1000,
+    num_steps: int | None = None,
     num_restarts: int = 1,
     tol: float = 1e-8,
     max_seconds: float | None = None,
-    chunk_rows: int | None = None,
     keep_history: bool = False,
     progress: bool = True,
+    **options: Any,
 ) -> Fit:
-    """Fit a model to data by one of its methods.
+    """Fit a model to data by one of its methods, or by one of your own.
 
     Parameters
     ----------
     zoo: the entry, `lz.get(...)`.
     data: its `Data`.
-    method: one of `zoo.methods`; the first by default.
+    method: one of `zoo.methods`, the first by default; or a callable `(zoo, data, prior, params)` that returns new
+        params, or yields them after each step. Its bound is evaluated by the hand-derived ELBO, off the clock.
     prior: its `Prior`; by default `zoo.prior(data)`.
-    init: the parameters to start from, for the first restart; by default `zoo.init(data, prior, seed)`.
-    seed: of the starts. The same seed gives the same fit, to the bit, on one machine.
-    num_steps, max_seconds: a run stops there, with a `Note` that it has not converged.
+    init: the parameters to start from, for the first restart; by default `zoo.init(data, prior, seed)`. From a fit by
+        SVI of the same library, SVI goes on where that one stopped, with its optimiser and its random numbers.
+    library: "numpyro" or "pyro", for a method that runs in either; NumPyro by default.
+    guide: for SVI, the name or class of one of the library's AutoGuides, or a guide of your own, called with
+        `(data, prior, params)` as `zoo.guide.numpyro` is; by default the model's guide.
+    seed: of the starts and of all random numbers. The same seed gives the same fit, to the bit, on one machine.
+    num_steps: a run stops there, with a `Note` that it has not converged; for NUTS, the draws of each chain.
+    max_seconds: a run stops there, likewise; compilation is not counted.
     num_restarts: runs from different starts; the best is kept and all are reported.
     tol: a run has converged when its bound rises by less than this part of itself.
-    chunk_rows: visit the rows in chunks of this many; the whole by default.
     keep_history: keep the parameters of every step in `fit.history`.
     progress: draw a bar with the time left.
+    options: the settings of the method: the fields of `Settings` in its module, such as `chunk_rows` of CAVI,
+        `learning_rate` of SVI, `num_chains` of NUTS.
 
     Raises
     ------
     UserError: a value that cannot be used, by its name.
     """
-    method = choose(method or zoo.methods[0], zoo.methods, f"method of {zoo.name}")
-    contract.check_whole("num_steps", num_steps)
+    task = _task(zoo, data, method, prior, library, seed, num_steps, tol, max_seconds, options)
     contract.check_whole("num_restarts", num_restarts)
-    if chunk_rows is not None:
-        contract.check_whole("chunk_rows", chunk_rows)
+    if guide is not None and task.home is not svi:
+        raise UserError(f"guide= is for method='svi': {task.name} has none")
+    start = zoo.init(task.data, task.prior, seed)
+    first = start if init is None else _start(zoo, init, start, own=guide is not None)
+    if task.home is mcmc:
+        return _sampled(task, first, num_restarts, progress)
+    own = None
+    if guide is not None:
+        begin = partial(start_values, zoo, task.library, task.data, task.prior, start, seed)
+        own = own_guide(zoo, task.library, guide, begin)  # type: ignore[arg-type]
+    resumed = init.state if isinstance(init, Fit) and init.label == task.label else None
+    return _climbed(task, first, own, dict(resumed or {}), num_restarts, keep_history, progress)
+
+
+def best_start(zoo: Entry, data: Any, prior: Any, num_starts: int, seed: int) -> Params:
+    """Return the seeded start, of so many, from which the model's first method ends highest.
+
+    A fair start for methods that are to be compared: none is told what another found, and none starts where the model
+    has a poor optimum.
+    """
+    task = _task(zoo, data, None, prior, None, seed, None, 1e-8, None, {})
+    starts = [start for _, start in _starts(task, zoo.init(task.data, task.prior, seed), num_starts)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)
+        ends = [fit(zoo, task.data, prior=task.prior, init=start, seed=seed, progress=False).elbo for start in starts]
+    return starts[int(np.argmax(ends))]
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------------
+
+
+class _Task(NamedTuple):
+    """A fit that is asked for, all of it checked. home: of the method; None of one of the user's own."""
+
+    zoo: Entry
+    data: Any
+    prior: Any
+    name: str
+    own: Method | None
+    home: ModuleType | None
+    settings: Any
+    library: Library | None
+    seed: int
+    num_steps: int
+    tol: float
+    max_seconds: float | None
+
+    @property
+    def label(self) -> str:
+        return self.name if self.library is None else f"{self.name}-{self.library}"
+
+
+def _task(
+    zoo: Entry,
+    data: Any,
+    method: str | Method | None,
+    prior: Any,
+    library: Library | None,
+    seed: int,
+    num_steps: int | None,
+    tol: float,
+    max_seconds: float | None,
+    options: dict[str, Any],
+) -> _Task:
+    """Check all that a method is asked with."""
     contract.check_whole("seed", seed, least=0)
-    _check_number("tol", tol, 0.0)
+    contract.check_number("tol", tol, least=0.0)
     if max_seconds is not None:
-        _check_number("max_seconds", max_seconds, 1e-9)
+        contract.check_number("max_seconds", max_seconds, above=0.0)
+    own = method if callable(method) else None
+    if callable(method):
+        name, home, settings = getattr(method, "__name__", type(method).__name__), None, None
+        contract.check_keywords(options, (), f"option of {name}")
+    else:
+        name = choose(method or zoo.methods[0], zoo.methods, f"method of {zoo.name}")
+        home = HOMES[name]
+        settings = contract.make_spec(home.Settings, options)
+    num_steps = getattr(home, "NUM_STEPS", coordinate_ascent.NUM_STEPS) if num_steps is None else num_steps
+    contract.check_whole("num_steps", num_steps)
     data = zoo.check(data)
     prior = zoo.prior(data) if prior is None else zoo.check_prior(prior)
-    start = zoo.init(data, prior, seed)
-    first = start if init is None else zoo.check_params(init, like=start)
-    e_step = zoo.closed_form.e_step
-    run = e_step if chunk_rows is None else accumulate.in_chunks(e_step, chunk_rows)
+    library = _library(name, home, library)
+    if library is not None:
+        backend(library)  # its import is no part of any run's time
+    return _Task(zoo, data, prior, name, own, home, settings, library, seed, num_steps, tol, max_seconds)
 
-    climb = partial(
-        ascend,
-        zoo.closed_form,
-        run,
-        data,
-        prior,
-        zoo.spec,
-        num_steps=num_steps,
-        tol=tol,
-        max_seconds=max_seconds,
-        keep_history=keep_history,
-    )
-    ascents: list[Ascent] = []
-    with progress_bar(f"{zoo.name} {method}", num_steps * num_restarts, progress) as update:
-        for restart, origin in enumerate(_starts(zoo, data, prior, first, seed, num_restarts)):
-            ascents.append(climb(origin, report=partial(_report, update, restart * num_steps)))
-    best = max(ascents, key=lambda ascent: np.nan_to_num(ascent.elbo_trace[-1], nan=-np.inf))
-    if not np.isfinite(best.elbo_trace[-1]):
+
+def _library(name: str, home: ModuleType | None, library: Library | None) -> Library | None:
+    """Return the library that a method runs in: the one that is asked for, else its first."""
+    known = home.LIBRARIES if home else ()
+    if not known and library is not None:
+        raise UserError(f"library is {library!r}: {name} needs none, leave it out")
+    return choose(library or known[0], known, "library") if known else None
+
+
+def _start(zoo: Entry, init: Params | Fit, like: Params, own: bool) -> Params:
+    """Return the parameters to start from, checked."""
+    params = init.params if isinstance(init, Fit) else init
+    if own or not isinstance(params, Params) or not isinstance(params.phi, dict | None):
+        return zoo.check_params(params, like=like)
+    raise UserError("init has no parameters of the model's guide: give those of a fit by cavi or svi, or params")
+
+
+# --- methods that climb a bound ---------------------------------------------------------------------------------------
+
+
+def _climbed(
+    task: _Task,
+    first: Params,
+    guide: OwnGuide | None,
+    state: dict[str, np.ndarray],
+    num_restarts: int,
+    keep_history: bool,
+    progress: bool,
+) -> Fit:
+    """Run a method from each start and keep the best."""
+    runs: list[Run] = []
+    bounds: list[tuple[float, float]] = []
+    states: list[dict[str, np.ndarray]] = []
+    bound = partial(_bound, task, guide)
+    with progress_bar(f"{task.zoo.name} {task.label}", task.num_steps * num_restarts, progress) as update:
+        for restart, (seed, start) in enumerate(_starts(task, first, num_restarts)):
+            kept: dict[str, np.ndarray] = {} if restart else state
+            steps = _steps(task, guide, start, seed, kept)
+            runs.append(
+                drive(
+                    steps,
+                    num_steps=task.num_steps,
+                    max_seconds=task.max_seconds,
+                    bound=lambda params: bound(params)[0],
+                    keep_history=keep_history,
+                    report=partial(_report, update, restart * task.num_steps),
+                )
+            )
+            bounds.append(bound(runs[-1].params))
+            states.append(kept)
+    chosen = int(np.argmax([np.nan_to_num(elbo, nan=-np.inf) for elbo, _ in bounds]))
+    best, (elbo, error) = runs[chosen], bounds[chosen]
+    if not np.isfinite(elbo):
         raise UserError(
             f"{best.reason}: the prior or the data are too extreme for float64; change their units or scale"
         )
     if not best.converged:
-        warnings.warn(f"{method} has not converged: {best.reason}", Note, stacklevel=2)
+        warnings.warn(f"{task.label} has not converged: {best.reason}", Note, stacklevel=3)
     return Fit(
-        entry=zoo,
-        prior=prior,
+        entry=task.zoo,
+        prior=task.prior,
         params=best.params,
-        method=method,
-        library=None,
-        seed=seed,
-        elbo_trace=best.elbo_trace,
-        seconds_trace=best.seconds_trace,
+        method=task.name,
+        library=task.library,
+        seed=task.seed,
+        elbo=elbo,
+        elbo_error=error,
+        trace=best.trace,
+        compile_seconds=sum(run.compile_seconds for run in runs),
         converged=best.converged,
         reason=best.reason,
-        restarts=tuple(Restart(float(a.elbo_trace[-1]), a.converged, len(a.elbo_trace)) for a in ascents),
+        restarts=tuple(
+            Restart(elbo, run.converged, int(run.trace.step[-1]), run.params)
+            for run, (elbo, _) in zip(runs, bounds, strict=True)
+        ),
         versions=versions(),
+        guide=guide,
+        state=states[chosen],
         history=best.history,
-        data=data,
+        data=task.data,
     )
+
+
+def _starts(task: _Task, first: Params, num_restarts: int) -> Iterator[tuple[int, Params]]:
+    """Yield the seed and the start of each restart: the first, and seeded ones."""
+    yield task.seed, first
+    for restart in range(1, num_restarts):
+        seed = int(np.random.SeedSequence([task.seed, restart]).generate_state(1)[0])
+        yield seed, task.zoo.init(task.data, task.prior, seed)
+
+
+def _steps(
+    task: _Task, guide: OwnGuide | None, start: Params, seed: int, state: dict[str, np.ndarray]
+) -> Iterator[Step]:
+    """Return the steps of the method; SVI goes on from the state, where it has one, and keeps it up to date."""
+    zoo, data, prior = task.zoo, task.data, task.prior
+    if task.own is not None:
+        return _own_steps(task.own(zoo, data, prior, start))
+    if task.home is svi:
+        begin = start if guide is None else Params(theta=start.theta)
+        program = zoo.guide.on(task.library) if guide is None else guide.program  # type: ignore[arg-type]
+        return svi.steps(
+            zoo,
+            data,
+            prior,
+            begin,
+            library=task.library,  # type: ignore[arg-type]
+            guide=program,
+            settings=task.settings,
+            seed=seed,
+            num_steps=task.num_steps,
+            tol=task.tol,
+            state=dict(state) or None,
+            keep_state=state.update,
+        )
+    e_step = task.settings.executor(zoo.closed_form.e_step)
+    return coordinate_ascent.steps(zoo.closed_form, e_step, data, prior, zoo.spec, start, tol=task.tol)
+
+
+def _own_steps(found: Iterator[Params] | Params) -> Iterator[Step]:
+    """Yield the steps of a method of the user's own: one evaluation each, as far as anyone can tell."""
+    for number, params in enumerate([found] if isinstance(found, Params) else found, 1):
+        if not isinstance(params, Params):
+            raise UserError(f"your method gave a {type(params).__name__}: it must return or yield Params")
+        yield Step(number, params, number)
+
+
+def _bound(task: _Task, guide: OwnGuide | None, params: Params) -> tuple[float, float]:
+    """Return the bound at these parameters, with its Monte Carlo error: hand-derived for the model's own guide."""
+    zoo, form = task.zoo, task.zoo.closed_form
+    if guide is None:
+        stats = form.e_step(params, task.data, task.prior, zoo.spec)
+        return float(form.elbo(stats, params, task.prior, zoo.spec)), 0.0
+    library = task.library or "numpyro"
+    source = GuideDraws(zoo, library, guide, task.prior, params)
+    return bound_by_draws(zoo, library, source, task.data, task.prior, params, task.seed)
 
 
 def _report(update: Callable[[int, str], None], before: int, step: int, elbo: float) -> None:
     update(before + step, f"ELBO {elbo:.6g}")
 
 
-def _starts(zoo: Entry, data: Any, prior: Any, first: Params, seed: int, num_restarts: int) -> Iterator[Params]:
-    """Yield the start of each restart: the first, and seeded ones."""
-    yield first
-    for restart in range(1, num_restarts):
-        yield zoo.init(data, prior, int(np.random.SeedSequence([seed, restart]).generate_state(1)[0]))
+# --- samplers ---------------------------------------------------------------------------------------------------------
 
 
-def _check_number(name: str, value: Any, least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 2**32:
-        raise UserError(f"{name} is {value!r}: it must be a number, at least {least:g} and below {2**32}")
+def _sampled(task: _Task, first: Params, num_restarts: int, progress: bool) -> Fit:
+    """Run a sampler; its chains are its restarts."""
+    if num_restarts != 1:
+        raise UserError(f"num_restarts is {num_restarts}: {task.name} has chains instead, num_chains=")
+    library, settings = task.library or "numpyro", task.settings
+    total = mcmc.num_transitions(library, task.num_steps, settings.num_warmup, settings.num_chains)
+    with progress_bar(f"{task.zoo.name} {task.label}", total, progress) as update:
+        chains = mcmc.sample(
+            task.zoo,
+            task.data,
+            task.prior,
+            first,
+            library=library,
+            seed=task.seed,
+            num_draws=task.num_steps,
+            max_seconds=task.max_seconds,
+            report=update,
+            **dataclasses.asdict(settings),
+        )
+    each = [{site: values[index] for site, values in chains.draws.items()} for index in range(settings.num_chains)]
+    chains = chains._replace(draws=aligned(each, task.zoo.dims(), task.zoo.exchangeable(task.prior)))
+    found = importance.of_chains(chains.draws, chains.stats) if settings.num_chains > 1 else {}
+    worst = found.get("r_hat", np.nan)
+    agreed = f"largest R-hat {worst:.4f}, smallest bulk ESS {found.get('ess_bulk', np.nan):.0f}"
+    converged = not chains.reason and bool(worst < mcmc.GOOD_R_HAT)
+    reason = chains.reason or agreed
+    if not converged:
+        warnings.warn(f"{task.label} has not converged: {reason}", Note, stacklevel=3)
+    row = (task.num_steps, np.nan, chains.seconds, chains.num_gradients)
+    return Fit(
+        entry=task.zoo,
+        prior=task.prior,
+        params=Params(theta=first.theta),
+        method=task.name,
+        library=library,
+        seed=task.seed,
+        elbo=np.nan,
+        trace=Trace(*(np.array([value]) for value in row)),
+        compile_seconds=chains.compile_seconds,
+        converged=converged,
+        reason=reason,
+        restarts=(),
+        versions=versions(),
+        chains=chains,
+        data=task.data,
+    )

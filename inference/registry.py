@@ -259,6 +259,15 @@ class Entry:
 
         return automatic.backend("numpyro").plates(self.model.numpyro, (self._empty, self.prior()), {"num_rows": 1})
 
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of the dimensions of each site of the model: its plates, then those of a single event."""
+        named = self.model_room.DIMS
+        return {site: (*plates, *named.get(site, ())) for site, plates in self.plates().items()}
+
+    def exchangeable(self, prior: Any) -> str | None:
+        """Return the plate whose labels mean nothing, where there is one: posteriors may differ by a permutation of it."""
+        return self.model_room.exchangeable(prior, self.spec)
+
     @property
     def row_plates(self) -> tuple[str, ...]:
         """The plate over the rows of the data, where the model has one."""

@@ -1,28 +1,34 @@
 """What every method returns: the fitted parameters, how they were reached, and what can be done with them."""
 
 import dataclasses
-import json
+import functools
 import os
 import platform
-import zipfile
-import zlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from latentzoo.inference.accumulate import chunks
-from latentzoo.inference.registry import Entry, get
+from latentzoo.inference.posterior import (
+    Draws,
+    GuideDraws,
+    OwnGuide,
+    log_likelihood,
+    log_likelihoods,
+    log_prior,
+    num_draws,
+)
+from latentzoo.inference.registry import Entry
+from latentzoo.inference.run import Trace
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError, choose
-from latentzoo.models.language.files import atomic
 from latentzoo.models.language.ppl import Library
 
-FORMAT = 1
-_CHUNK_ROWS = 65_536
+if TYPE_CHECKING:
+    from latentzoo.inference.mcmc import Chains
 
 
 class Restart(NamedTuple):
@@ -31,6 +37,7 @@ class Restart(NamedTuple):
     elbo: float
     converged: bool
     num_steps: int
+    params: Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,14 +46,22 @@ class Fit:
 
     Attributes
     ----------
-    entry, prior, params: the model, its hyperparameters, and its parameters where the bound was highest.
+    entry, prior, params: the model, its hyperparameters, and its parameters where the bound was highest; a sampler has
+        point parameters only, and the phi of a guide of your own is a dict by the names of its `param` sites.
     method, library, seed: how it was fitted; library is None for our own closed forms.
-    elbo_trace, seconds_trace: the bound, in nats, and the seconds since the start, at each step.
+    elbo: the bound at `params`, in nats, every constant kept: hand-derived, or for a guide of your own estimated by
+        draws, with the discrete sites summed out. A sampler has none: NaN.
+    elbo_error: its Monte Carlo standard error; 0 where it is exact.
+    trace: the bound, the seconds and the gradient evaluations at each step; SVI's bounds are noisy means over blocks.
+    compile_seconds: what JAX took to compile, which no other time contains.
     converged, reason: whether the run ended by itself, and why it ended.
     restarts: how every restart ended; this is the best of them.
     versions: of Python and of the libraries, and the machine.
+    guide: a guide of your own, where SVI was given one.
+    chains: the draws of a sampler.
+    state: what SVI needs to go on from here.
     history: the parameters of every step, where they were asked for.
-    data: what was fitted; None after `load`.
+    data: what was fitted; None after `load`, unless it was given them.
     """
 
     entry: Entry
@@ -55,65 +70,123 @@ class Fit:
     method: str
     library: Library | None
     seed: int
-    elbo_trace: np.ndarray
-    seconds_trace: np.ndarray
+    elbo: float
+    trace: Trace
+    compile_seconds: float
     converged: bool
     reason: str
     restarts: tuple[Restart, ...]
     versions: Mapping[str, str]
+    elbo_error: float = 0.0
+    guide: OwnGuide | None = None
+    chains: "Chains | None" = None
+    state: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     history: tuple[Params, ...] = ()
     data: Any = None
 
     @property
-    def elbo(self) -> float:
-        """The bound that was reached, in nats, every constant kept."""
-        return float(self.elbo_trace[-1])
+    def elbo_trace(self) -> np.ndarray:
+        """The bound at each step, in nats."""
+        return self.trace.elbo
+
+    @property
+    def seconds_trace(self) -> np.ndarray:
+        """The seconds since the start at each step, compilation left out."""
+        return self.trace.seconds
 
     @property
     def num_steps(self) -> int:
         """The number of steps that were taken."""
-        return len(self.elbo_trace)
+        return int(self.trace.step[-1])
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that the run took, compilation left out."""
+        return float(self.trace.seconds[-1])
+
+    @property
+    def num_gradients(self) -> float:
+        """The evaluations of a gradient, or E steps, that the run took: in passes over all rows."""
+        return float(self.trace.gradients[-1])
+
+    @property
+    def label(self) -> str:
+        """The method, with the library where there is a choice: "cavi", "svi-pyro"."""
+        return self.method if self.library is None else f"{self.method}-{self.library}"
 
     def __repr__(self) -> str:
         state = "converged" if self.converged else f"not converged ({self.reason})"
-        return (
-            f"<Fit of {self.entry.name} by {self.method}: ELBO {self.elbo:.6f} after {self.num_steps} steps, {state}>"
-        )
+        bound = "" if np.isnan(self.elbo) else f"ELBO {self.elbo:.6f} after "
+        return f"<Fit of {self.entry.name} by {self.label}: {bound}{self.num_steps} steps, {state}>"
+
+    # --- draws --------------------------------------------------------------------------------------------------------
 
     def posterior(
         self, num_draws: int = 1000, seed: int = 0, sites: tuple[str, ...] | None = None
     ) -> dict[str, np.ndarray]:
-        """Return draws from q, by site, the draws along the first axis.
+        """Return draws from q, or of the sampler's, by site, the draws along the first axis.
 
         sites: by default the global ones; those inside the plate of the rows are as many as the data, and by name.
         """
-        from latentzoo.inference.automatic import backend
-
         contract.check_whole("num_draws", num_draws)
-        guide = self.entry.guide.numpyro
-        data = self._data(None) if sites else contract.take_rows(self._data_or_default(), slice(0, 1))
-        args = (data, self.prior, self.params)
-        plates = backend("numpyro").plates(guide, args, {})
+        return self._draws(num_draws, seed, sites).values
+
+    def _draws(self, num_draws: int, seed: int, sites: tuple[str, ...] | None = None) -> Draws:
+        """Return draws with their log density; of a sampler log q is not known."""
+        if self.chains is not None:
+            return self._of_chains(self.chains, num_draws, seed, sites)
+        whole = sites or (self.guide and self.guide.needs_data)
+        data = self._data(None) if whole else contract.take_rows(self._data_or_default(), slice(0, 1))
+        plates = self._source.plates(data)
         for site in sites or ():
             choose(site, plates, "latent site")
         if sites is None:
             sites = tuple(name for name, around in plates.items() if not set(around) & set(self.entry.row_plates))
-        return backend("numpyro").draws(guide, args, sites, num_draws, seed)
+        return self._source.draws(data, sites, num_draws, seed)
 
-    def predict(self, data: Any = None) -> dict[str, np.ndarray]:
-        """Return what the model says of each row, by default of the fitted data: for a mixture, responsibilities."""
-        data = self._data(data)
-        return self.entry.closed_form.predict(self.params, data, self.prior, self.entry.spec)
+    @staticmethod
+    def _of_chains(chains: "Chains", num_draws: int, seed: int, sites: tuple[str, ...] | None) -> Draws:
+        """Pick draws of all chains at random, each at most once where there are enough."""
+        for site in sites or ():
+            choose(site, chains.draws, "site of the sampler")
+        merged = {site: values.reshape(-1, *values.shape[2:]) for site, values in chains.draws.items()}
+        total = len(next(iter(merged.values())))
+        chosen = np.random.default_rng(seed).choice(total, num_draws, replace=num_draws > total)
+        return Draws({site: merged[site][chosen] for site in sites or merged}, np.full(num_draws, np.nan))
+
+    @functools.cached_property
+    def _source(self) -> GuideDraws:
+        return GuideDraws(self.entry, self.library or "numpyro", self.guide, self.prior, self.params)
+
+    def log_joint(self, draws: Mapping[str, np.ndarray], data: Any = None) -> np.ndarray:
+        """Return log p(data, globals) at each draw of the global latent variables, local ones summed out."""
+        data, draws = self._data(data), dict(draws)
+        rows = log_likelihoods(self.entry, data, self.prior, self.params, draws)
+        library = self.library or "numpyro"
+        return log_prior(self.entry, library, data, self.prior, self.params, draws) + np.array([r.sum() for r in rows])
+
+    # --- what follows from them ---------------------------------------------------------------------------------------
+
+    def predict(self, data: Any = None, num_draws: int = 200, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return what the model says of each row, by default of the fitted data: for a mixture, responsibilities.
+
+        Under the model's own guide in closed form; else the mean over draws.
+        """
+        data, form = self._data(data), self.entry.closed_form
+        if self.chains is None and self.guide is None:
+            return form.predict(self.params, data, self.prior, self.entry.spec)
+        return form.predict_at(self.posterior(num_draws, seed), self.params, data, self.prior, self.entry.spec)
 
     def evaluate(self, data: Any = None, num_draws: int = 200, seed: int = 0) -> dict[str, float]:
         """Return the log predictive density of data, in nats: log mean_draws p(row | draw), summed over rows.
 
-        By draws from q, so that every method is measured alike; `log_density_error` is its Monte Carlo standard error.
+        By draws, so that every method is measured alike; `log_density_error` is its Monte Carlo standard error.
         """
         contract.check_whole("num_draws", num_draws, least=2)
         data = self._data(data)
-        draws = self.posterior(num_draws - num_draws % 2, seed)
-        halves = [self._log_density(data, draws, range(half, num_draws - num_draws % 2, 2)) for half in (0, 1)]
+        even = num_draws - num_draws % 2
+        draws = self.posterior(even, seed)
+        halves = [self._log_density(data, {s: d[half::2] for s, d in draws.items()}) for half in (0, 1)]
         rows = np.logaddexp(*halves) - np.log(2.0)
         error = abs(halves[0].sum() - halves[1].sum()) / 2.0
         return {
@@ -123,55 +196,93 @@ class Fit:
             "num_rows": float(len(rows)),
         }
 
-    def _log_density(self, data: Any, draws: Mapping[str, np.ndarray], chosen: range) -> np.ndarray:
+    def _log_density(self, data: Any, draws: dict[str, np.ndarray]) -> np.ndarray:
         total = np.full(contract.num_rows(data) or 0, -np.inf)
-        for index in chosen:
-            total = np.logaddexp(total, self.log_likelihood(data, {site: draw[index] for site, draw in draws.items()}))
-        return total - np.log(len(chosen))
+        for rows in log_likelihoods(self.entry, data, self.prior, self.params, draws):
+            total = np.logaddexp(total, rows)
+        return total - np.log(num_draws(draws))
 
     def log_likelihood(self, data: Any, latents: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return log p(row | globals) of each row at one draw of the global latent variables, local ones summed out."""
-        rows = self.entry.closed_form.log_likelihood
-        parts = chunks(data, _CHUNK_ROWS)
-        return np.concatenate([rows(latents, self.params, part, self.prior, self.entry.spec) for part in parts])
+        return log_likelihood(self.entry, self.entry.check(data), self.prior, self.params, latents)
+
+    def diagnostics(self, num_draws: int = 1000, seed: int = 0, data: Any = None) -> dict[str, float]:
+        """Return how far the posterior can be trusted.
+
+        Of a guide: `khat`, the Pareto shape of its importance weights, which should be below 0.7, and `ess`, the draws
+        from the true posterior that its draws are worth. Of a sampler, over all numbers it drew: the largest `r_hat`,
+        the smallest `ess_bulk` and `ess_tail`, and `num_divergences`.
+        """
+        from latentzoo.inference import importance
+
+        if self.chains is not None:
+            return importance.of_chains(self.chains.draws, self.chains.stats)
+        contract.check_whole("num_draws", num_draws, least=importance.FEWEST)
+        draws = self._draws(num_draws, seed)
+        return importance.of_weights(self.log_joint(draws.values, data) - draws.log_q)
+
+    def loo(self, num_draws: int = 1000, seed: int = 0, data: Any = None) -> Any:
+        """Return the leave-one-out log predictive density, by Pareto-smoothed importance weights, as ArviZ has it.
+
+        A guide is not the posterior: its draws are weighed by p(data, draw) / q(draw) (Magnusson et al., 2019), which
+        `arviz.loo` on `to_arviz` cannot know of. `arviz.compare` takes a dict of these.
+        """
+        from latentzoo.inference import importance
+
+        contract.check_whole("num_draws", num_draws, least=importance.FEWEST)
+        data = self._data(data)
+        draws = self._draws(num_draws, seed)
+        rows = np.stack(list(log_likelihoods(self.entry, data, self.prior, self.params, draws.values)))
+        if self.chains is not None:
+            return importance.loo(rows, np.zeros(num_draws))
+        prior = log_prior(self.entry, self.library or "numpyro", data, self.prior, self.params, draws.values)
+        return importance.loo(rows, prior + rows.sum(1) - draws.log_q)
 
     def to_arviz(self, data: Any = None, num_draws: int = 1000, seed: int = 0) -> Any:
-        """Return an ArviZ `InferenceData`: posterior, log_likelihood, observed_data, constant_data and the bound.
+        """Return an ArviZ `InferenceData` of so many draws a chain.
 
-        Draws from q are one chain; dimensions bear the names of the plates; the trace of the bound, which has no draws,
-        is a group of its own.
+        The chains are those of the sampler, or one for each restart, the best first, its components matched to the
+        best. Groups: posterior, posterior_predictive, log_likelihood, sample_stats (lp = log p(data, draw), log_q;
+        what the sampler tells), observed_data, constant_data, and optimisation: the trace of the bound, which has no
+        draws. Dimensions bear the names of the plates.
         """
         from latentzoo.inference.arviz_export import export
 
+        contract.check_whole("num_draws", num_draws)
         return export(self, self._data(data), num_draws, seed)
 
     def _data(self, data: Any) -> Any:
         data = self.data if data is None else data
         if data is None:
-            raise UserError("this fit was loaded without its data: pass data=")
+            raise UserError("this fit was loaded without its data: pass data=, or lz.load(path, data=...)")
         return self.entry.check(data)
 
     def _data_or_default(self) -> Any:
-        """Return some rows: the global part of a guide does not depend on them."""
+        """Return some rows: the global part of the model's guide, and an AutoGuide, do not depend on them."""
         return self.data if self.data is not None else self.entry.simulate(num_rows=1, prior=self.prior)[0]
 
-    # --- files ---
+    # --- files --------------------------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, Any]:
         """Return all that is not an array, as JSON can hold it."""
         return {
-            "format": FORMAT,
             "model": self.entry.name,
             "spec": dataclasses.asdict(self.entry.spec),
             "method": self.method,
             "library": self.library,
+            "guide": None if self.guide is None else self.guide.name,
             "seed": self.seed,
-            "elbo": self.elbo,
+            "elbo": None if np.isnan(self.elbo) else self.elbo,
+            "elbo_error": self.elbo_error,
             "num_steps": self.num_steps,
-            "seconds": float(self.seconds_trace[-1]),
+            "num_gradients": self.num_gradients,
+            "seconds": self.seconds,
+            "compile_seconds": self.compile_seconds,
             "converged": self.converged,
             "reason": self.reason,
-            "restarts": [restart._asdict() for restart in self.restarts],
+            "restarts": [
+                {"elbo": run.elbo, "converged": run.converged, "num_steps": run.num_steps} for run in self.restarts
+            ],
             "versions": dict(self.versions),
         }
 
@@ -180,83 +291,14 @@ class Fit:
 
         The file appears whole or not at all. `latentzoo.load` reads it back.
         """
-        path = Path(path)
-        arrays = {
-            **contract.leaves(self.params.theta, "theta"),
-            **contract.leaves(self.params.phi, "phi"),
-            **contract.leaves(self.prior, "prior"),
-            "elbo_trace": self.elbo_trace,
-            "seconds_trace": self.seconds_trace,
-            "summary": json.dumps(self.summary()),
-        }
-        with atomic(path) as file:
-            np.savez_compressed(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-        return path
+        from latentzoo.inference.storage import save
 
-
-# What NumPy, zipfile and JSON raise on files that are cut, changed, or something else.
-_DAMAGED = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-def load(path: str | os.PathLike[str]) -> Fit:
-    """Read a fit that `Fit.save` wrote.
-
-    Raises
-    ------
-    UserError: there is no such file, or it is not a fit that this version can read.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        summary = json.loads(str(arrays.pop("summary")))
-        if summary["format"] != FORMAT:
-            raise UserError(f"{path} has format {summary['format']!r}: this version reads {FORMAT}")
-        return _rebuild(summary, arrays)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except _DAMAGED as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is not a fit that latentzoo saved, or it is damaged") from error
-
-
-def _rebuild(summary: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fit:
-    spec = {name: tuple(value) if isinstance(value, list) else value for name, value in summary["spec"].items()}
-    entry = get(summary["model"], **spec)
-    prior = {name.removeprefix("prior."): value for name, value in arrays.items() if name.startswith("prior.")}
-    trace = arrays["elbo_trace"].astype(np.float64)
-    if trace.ndim != 1 or not trace.size or trace.shape != arrays["seconds_trace"].shape:
-        raise ValueError("the trace of the bound is no list of numbers")
-    return Fit(
-        entry=entry,
-        prior=entry.check_prior(entry.Prior(**prior)),
-        params=entry.check_params(entry.params(arrays)),
-        method=summary["method"],
-        library=summary["library"],
-        seed=summary["seed"],
-        elbo_trace=trace,
-        seconds_trace=arrays["seconds_trace"],
-        converged=summary["converged"],
-        reason=summary["reason"],
-        restarts=tuple(Restart(**restart) for restart in summary["restarts"]),
-        versions=summary["versions"],
-    )
+        return save(self, Path(path))
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that are installed, and the machine."""
-    libraries = ("latentzoo", "numpy", "scipy", "jax", "numpyro", "torch", "pyro-ppl", "funsor", "arviz")
+    libraries = ("latentzoo", "numpy", "scipy", "jax", "numpyro", "optax", "torch", "pyro-ppl", "funsor", "arviz")
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     for library in libraries:
         try:

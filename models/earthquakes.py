@@ -26,6 +26,8 @@ from latentzoo.models.readers.catalogue import read_catalogue, write_catalogue
 
 MAX_PLATE_NESTING = 1
 ROWS = ("events",)
+# The dimensions of sites beside their plates, by name.
+DIMS = {"loc": ("coordinate",), "location": ("coordinate",), "weights": ("components",)}
 MOST_COMPONENTS = 100_000
 
 
@@ -134,6 +136,12 @@ def default_prior(data: Data | None, spec: Spec) -> Prior:
         noise_shape=None if known else np.array(3.0),  # a mean of noise_variance, with a finite variance
         noise_rate=None if known else np.array(2.0 * noise_variance),
     )
+
+
+def exchangeable(prior: Prior, spec: Spec) -> str | None:
+    """Return the plate whose labels mean nothing: the components, unless the prior tells them apart."""
+    told = prior.weights if spec.weights == "fixed" else prior.weights_concentration
+    return "components" if np.ptp(told) == 0.0 else None
 
 
 def read(

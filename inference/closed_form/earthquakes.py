@@ -23,7 +23,7 @@ from latentzoo.inference.kernels.mixture import mixture_sums
 from latentzoo.models.earthquakes import Data, Prior, Spec
 from latentzoo.models.language.contract import Params
 
-METHODS = ("cavi",)
+METHODS = ("cavi", "svi", "nuts")
 PROOF = "expectation"
 
 Array = Any
@@ -309,11 +309,29 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     return {"responsibilities": resp, "component": resp.argmax(1)}
 
 
+def predict_at(
+    draws: dict[str, Array], params: Params, data: Data, prior: Prior, spec: Spec
+) -> dict[str, Array]:
+    """Return p(component | event, globals) as probabilities, its mean over draws, and the most probable component."""
+    total: Array = 0.0
+    for index in range(len(draws["loc"])):
+        joint = log_joint({site: values[index] for site, values in draws.items()}, data, prior)
+        total = total + np.exp(special(joint).log_softmax(joint, axis=1))
+    resp = total / len(draws["loc"])
+    return {"responsibilities": resp, "component": resp.argmax(1)}
+
+
 def log_likelihood(
     latents: dict[str, Array], params: Params, data: Data, prior: Prior, spec: Spec
 ) -> Float[Array, "events"]:
     """Return log p(location[n], strength[n] | globals) of each event at given globals, the component summed out."""
-    xp, fn = namespace(latents["loc"]), special(latents["loc"])
+    fn = special(latents["loc"])
+    return fn.logsumexp(log_joint(latents, data, prior), axis=1) - fn.gammaln(data.strength + 1.0)
+
+
+def log_joint(latents: dict[str, Array], data: Data, prior: Prior) -> Float[Array, "events components"]:
+    """Return log p(location[n], strength[n], component[n] = k | globals) + log strength[n]! at given globals."""
+    xp = namespace(latents["loc"])
     each = xp.zeros_like(latents["rate"])
     noise = latents.get("noise_variance", prior.noise_variance)
     point = Expected(
@@ -323,5 +341,4 @@ def log_likelihood(
         log_rate=xp.log(latents["rate"]),
         rate=latents["rate"],
     )
-    logits = expected_logits(point, latents["loc"], each, data)
-    return fn.logsumexp(logits, axis=1) - fn.gammaln(data.strength + 1.0)
+    return expected_logits(point, latents["loc"], each, data)

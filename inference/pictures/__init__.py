@@ -1,7 +1,8 @@
-"""The pictures of a fit: the ascent of its bound, and those that a model has of its own.
+"""The pictures of a fit: the ascent of its bound or the draws of its sampler, and those that a model has of its own.
 
 A file of this folder that bears the name of a model holds that model's own pictures: a function `draw(fit)` that
-returns them by name. It is found by its name; a model without one has the general pictures only.
+returns them by name. It is found by its name; a model without one has the general pictures only. Files of general
+pictures are named in `GENERAL`.
 """
 
 import importlib
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latentzoo.inference.comparison import with_error
 from latentzoo.inference.result import Fit
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.files import atomic
@@ -20,15 +22,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+GENERAL = ("comparison", "trace")  # files of no model, whatever models are called
 DPI = 150
 INK, ACCENT = "#333333", "#882255"
 
 
 def draw(fit: Fit) -> dict[str, "Figure"]:
-    """Return the pictures of a fit by name: `elbo`, and the model's own."""
-    pictures = {"elbo": elbo(fit)}
+    """Return the pictures of a fit by name: `elbo`, or `trace` of a sampler, and the model's own."""
+    if fit.chains is None:
+        pictures = {"elbo": elbo(fit)}
+    else:
+        pictures = {"trace": importlib.import_module(f"{__name__}.trace").draw(fit, fit.chains)}
     own = f"{__name__}.{fit.entry.name}"
-    if find_spec(own):
+    if fit.entry.name not in GENERAL and find_spec(own):
         pictures |= importlib.import_module(own).draw(fit)
     return pictures
 
@@ -64,34 +70,75 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
+def name_of(fit: Fit) -> str:
+    """Return the method of a fit, with its library and its guide where there is a choice."""
+    return fit.label if fit.guide is None else f"{fit.label} with {fit.guide.name}"
+
+
+def worth_of(fit: Fit) -> str:
+    """Return the bound that a fit reached, or how many draws its sampler made."""
+    if fit.chains is None:
+        return f"ELBO {with_error(fit.elbo, fit.elbo_error)} nats"
+    num_chains, num_draws = fit.chains.stats["diverging"].shape
+    return f"{num_chains} chain{'' if num_chains == 1 else 's'} of {num_draws:,} draws"
+
+
+# --- the bound --------------------------------------------------------------------------------------------------------
+
+
 def elbo(fit: Fit) -> "Figure":
     """Draw how far the bound was from the best that was reached, against steps and against seconds.
 
     The distance is on a logarithmic scale: the bound itself is a flat line after a few steps, whatever it still does.
+    The bounds of SVI are noisy, and some exceed any bound there is: they are measured from the one at the end, which is
+    not noisy, and those above it lie below zero, on a scale that is linear as far as the noise goes.
     """
     figure = new_figure(9.0, 3.8)
-    by_steps, by_seconds = figure.subplots(1, 2, sharey=True)
-    gap = _shown(np.nanmax(fit.elbo_trace, initial=-np.inf) - fit.elbo_trace)
-    _curve(by_steps, np.arange(1, fit.num_steps + 1), gap)
+    by_steps, by_seconds = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.05})
+    noisy = _is_noisy(fit)
+    best = fit.elbo if noisy else np.nanmax(fit.elbo_trace, initial=-np.inf)
+    gap = _shown(best - fit.elbo_trace, least=-np.inf if noisy else 0.0)
     total = float(fit.seconds_trace[-1])
     unit, factor = ("seconds", 1.0) if total >= 1.0 else ("milliseconds", 1e3)
-    _curve(by_seconds, factor * fit.seconds_trace, gap)
-    by_steps.set(xlabel="step", ylabel="nats below the best bound")
-    by_seconds.set(xlabel=unit)
-    words = _restarts(by_steps, fit)
-    for axes in (by_steps, by_seconds):
-        axes.set_yscale("log" if np.isfinite(gap).any() else "linear")
+    for axes, x in ((by_steps, fit.trace.step), (by_seconds, factor * fit.seconds_trace)):
+        _curve(axes, x, gap)
+        if noisy:
+            _draw_end(axes, fit, gap)
+        else:
+            axes.set_yscale("log" if np.isfinite(gap).any() else "linear")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
+    by_steps.set(xlabel="step", ylabel=f"nats below the {'final' if noisy else 'best'} bound")
+    by_seconds.set(xlabel=unit)
+    words = _restarts(by_steps, fit, noisy)
+    if by_steps.get_legend_handles_labels()[1]:
+        by_steps.legend(frameon=False, fontsize="small")
     state = "converged" if fit.converged else f"not converged: {fit.reason}"
-    title = f"{fit.entry.name}, {fit.method}: ELBO {fit.elbo:,.6g} nats after {fit.num_steps} steps, {state}"
+    title = f"{fit.entry.name}, {name_of(fit)}: {worth_of(fit)} after {fit.num_steps} steps, {state}"
     figure.suptitle(f"{title}\n{words}" if words else title, fontsize="medium")
     return figure
 
 
-def _shown(gap: np.ndarray) -> np.ndarray:
-    """Return the distances that a logarithmic scale can show; the others, such as the best step's own, as NaN."""
-    return np.where(np.isfinite(gap) & (gap > 0.0), gap, np.nan)
+def _is_noisy(fit: Fit) -> bool:
+    """Return whether the trace has estimates of the bound: then its last entry is not the bound at the end."""
+    return not abs(fit.elbo_trace[-1] - fit.elbo) <= 1e-9 * abs(fit.elbo)
+
+
+def _draw_end(axes: "Axes", fit: Fit, gap: np.ndarray) -> None:
+    """Draw the bound at the end, from which the noisy ones are measured, and say which is which."""
+    late = np.abs(gap[np.isfinite(gap)])[-max(len(gap) // 4, 1) :]
+    noise = max(float(np.median(late)), 1e-6) if late.size else 1.0
+    axes.set_yscale("symlog", linthresh=10.0 ** np.ceil(np.log10(noise)))
+    axes.lines[0].set_label("noisy: means over blocks of steps")
+    exact = fit.elbo_error == 0.0
+    axes.axhline(0.0, color=ACCENT, linewidth=1.2, label=f"the final bound{', exact' if exact else ''}")
+    if not exact:
+        axes.axhspan(-fit.elbo_error, fit.elbo_error, color=ACCENT, alpha=0.2, linewidth=0, label="± standard error")
+
+
+def _shown(gap: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """Return the distances that a scale can show; the others as NaN: 0, the best step's own, on a logarithmic one."""
+    return np.where(np.isfinite(gap) & (gap > least), gap, np.nan)
 
 
 def _curve(axes: "Axes", x: np.ndarray, gap: np.ndarray) -> None:
@@ -102,17 +149,19 @@ def _curve(axes: "Axes", x: np.ndarray, gap: np.ndarray) -> None:
         axes.text(0.5, 0.5, "no step was below the best", transform=axes.transAxes, ha="center", color=INK)
 
 
-def _restarts(axes: "Axes", fit: Fit) -> str:
+def _restarts(axes: "Axes", fit: Fit, noisy: bool) -> str:
     """Mark where the other restarts ended; return a line on how many ended at the best bound."""
     if len(fit.restarts) < 2:
         return ""
     ends = np.array([restart.elbo for restart in fit.restarts])
-    short = fit.elbo - ends
-    lower = ~(short <= 1e-6 * max(1.0, abs(fit.elbo)))  # true for NaN
+    short, rounding = fit.elbo - ends, 1e-6 * max(1.0, abs(fit.elbo))
+    lower = ~(short <= rounding)  # true for NaN
     steps = np.array([restart.num_steps for restart in fit.restarts])
     if lower.any():
         label = "where a restart ended lower"
         axes.plot(steps[lower], _shown(short[lower]), "D", color=ACCENT, markersize=6, fillstyle="none", label=label)
         axes.set_xlim(right=1.03 * max(steps.max(), fit.num_steps))
-        axes.legend(frameon=False, fontsize="small")
+    # Where steps are noisy no two runs end at the very same bound.
+    if noisy:
+        return f"{(short <= 1.0).sum()} of {len(ends)} restarts ended within 1 nat of this bound"
     return f"{(~lower).sum()} of {len(ends)} restarts ended at this bound"

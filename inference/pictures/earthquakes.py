@@ -1,11 +1,11 @@
 """The map of a fitted catalogue: its events by their most probable super-epicentre, and where those are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from latentzoo.inference.pictures import INK, new_figure
+from latentzoo.inference.pictures import INK, name_of, new_figure, worth_of
 from latentzoo.inference.result import Fit
 from latentzoo.models.language.contract import take_rows
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_EVENTS = 5000  # more of them hide one another
+NUM_DRAWS = 4000  # for what has no closed form: intervals to some hundredths of themselves
 # Nine colours that the colour-blind tell apart (Paul Tol's "muted") and three shapes: 27 components before one repeats.
 COLOURS = ("#CC6677", "#332288", "#117733", "#88CCEE", "#AA4499", "#999933", "#44AA99", "#882255", "#DDCC77")
 SHAPES = ("o", "^", "s")
@@ -21,10 +22,15 @@ NINETY_FIVE = float(np.sqrt(-2.0 * np.log(0.05)))  # the radius that holds 95 % 
 
 
 class Centre(NamedTuple):
-    """What is drawn of one super-epicentre: lengths in the units of the coordinates, share as a part of one."""
+    """What is drawn of one super-epicentre: lengths in the units of the coordinates, share as a part of one.
+
+    place, radius: the mean of the centre, and the disc about it that holds the centre with 95 %.
+    noise: the sd of events around the centre.
+    rate, rate_low, rate_high: the mean, and the central interval of 95 %.
+    """
 
     place: np.ndarray
-    uncertainty: float
+    radius: float
     noise: float
     rate: float
     rate_low: float
@@ -51,7 +57,7 @@ def draw(fit: Fit) -> dict[str, "Figure"]:
     note = "" if fit.data is None else _draw_events(axes, fit)
     for index, (centre, side) in enumerate(zip(found, _sides(found), strict=True)):
         _draw_centre(axes, index, centre, side)
-    axes.set_title(f"{len(found)} super-epicentres by {fit.method}, ELBO {fit.elbo:,.6g} nats{note}", fontsize="medium")
+    axes.set_title(f"{len(found)} super-epicentres by {name_of(fit)}, {worth_of(fit)}{note}", fontsize="medium")
     _legend(axes, fit, found)
     return {"map": figure}
 
@@ -60,28 +66,46 @@ def draw(fit: Fit) -> dict[str, "Figure"]:
 
 
 def centres(fit: Fit) -> list[Centre]:
-    """Return the super-epicentres as q has them: means, and central intervals of 95 %."""
+    """Return the super-epicentres as the posterior has them: exactly of the model's own guide, else by draws."""
+    own = fit.chains is None and fit.guide is None
+    columns = [*(_in_closed_form(fit) if own else _by_draws(fit))]
+    shares = [None] * len(columns[0]) if fit.data is None else _shares(fit, own)
+    return [Centre(*row) for row in zip(*columns, shares, strict=True)]
+
+
+def _in_closed_form(fit: Fit) -> Iterable[np.ndarray]:
+    """Return the columns of `Centre`, all but the share."""
     from scipy.stats import gamma
 
     phi = fit.params.phi
-    size = len(phi.loc_mean)
     shape, scale = np.exp(phi.rate_log_shape), np.exp(-phi.rate_log_rate)
     low, high = gamma.ppf(np.array([[0.025], [0.975]]), shape, scale=scale)
     # 1 / E[precision] exists for every shape, which the mean of an inverse Gamma does not.
     variance = (
         fit.prior.noise_variance if phi.noise_log_shape is None else np.exp(phi.noise_log_rate - phi.noise_log_shape)
     )
-    noise = np.broadcast_to(np.sqrt(variance), (size,))
-    columns = (phi.loc_mean, np.exp(phi.loc_log_scale), noise, shape * scale, low, high, _shares(fit, size))
-    return [Centre(*row) for row in zip(*columns, strict=True)]
+    noise = np.broadcast_to(np.sqrt(variance), shape.shape)
+    return phi.loc_mean, NINETY_FIVE * np.exp(phi.loc_log_scale), noise, shape * scale, low, high
 
 
-def _shares(fit: Fit, size: int) -> Sequence[float | None]:
-    """Return the part of the events that each centre has, unknown of a fit without its data."""
-    if fit.data is None:
-        return [None] * size
-    counts = fit.entry.closed_form.e_step(fit.params, fit.data, fit.prior, fit.entry.spec).count
-    return counts / counts.sum()
+def _by_draws(fit: Fit) -> Iterable[np.ndarray]:
+    """Return the columns of `Centre`, all but the share."""
+    drawn = NUM_DRAWS if fit.chains is None else fit.chains.stats["diverging"].size
+    draws = fit.posterior(min(drawn, NUM_DRAWS))
+    loc, rate = draws["loc"], draws["rate"]
+    place = loc.mean(0)
+    radius = np.quantile(np.hypot(*np.moveaxis(loc - place, -1, 0)), 0.95, axis=0)
+    precision = 1.0 / draws.get("noise_variance", np.full(1, fit.prior.noise_variance))
+    noise = np.broadcast_to(precision.mean(0) ** -0.5, radius.shape)
+    return place, radius, noise, rate.mean(0), *np.quantile(rate, [0.025, 0.975], axis=0)
+
+
+def _shares(fit: Fit, own: bool) -> np.ndarray:
+    """Return the part of the events that each centre has."""
+    if own:
+        counts = fit.entry.closed_form.e_step(fit.params, fit.data, fit.prior, fit.entry.spec).count
+        return counts / counts.sum()
+    return fit.predict()["responsibilities"].mean(0)
 
 
 def look_like_degrees(places: np.ndarray) -> bool:
@@ -172,7 +196,7 @@ def _draw_centre(axes: "Axes", index: int, centre: Centre, side: np.ndarray) -> 
     place, (colour, _) = (float(centre.place[0]), float(centre.place[1])), look(index)
     halo: dict[str, Any] = {"color": INK, "path_effects": [withStroke(linewidth=3.0, foreground="white")]}
     axes.add_patch(Circle(place, 2.0 * centre.noise, fill=False, color=colour, linewidth=1.8, zorder=3))
-    axes.add_patch(Circle(place, NINETY_FIVE * centre.uncertainty, color=INK, alpha=0.35, linewidth=0, zorder=4))
+    axes.add_patch(Circle(place, centre.radius, color=INK, alpha=0.35, linewidth=0, zorder=4))
     axes.plot(*place, "+", markersize=9, markeredgewidth=1.6, zorder=5, **halo)
     beside: dict[str, Any] = {"xytext": tuple(11.0 * side), "textcoords": "offset points", "annotation_clip": True}
     axes.annotate(str(index), place, weight="bold", ha="center", va="center", zorder=6, **beside, **halo)

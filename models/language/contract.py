@@ -91,6 +91,14 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
         raise UserError(f"{name} is {value!r}: it must be a whole number, at least {least} and below {2**32}")
 
 
+def check_number(name: str, value: Any, least: float = -np.inf, above: float = -np.inf) -> None:
+    """Raise `UserError` that names the argument when it is not a number, at least `least`, above `above`, below 2^32."""
+    good = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not good or not least <= value < 2**32 or not above < value:
+        lowest = f"at least {least:g}" if above == -np.inf else f"above {above:g}"
+        raise UserError(f"{name} is {value!r}: it must be a number, {lowest} and below {2**32}")
+
+
 def num_rows(data: Any) -> int | None:
     """Return the leading length of the first observed field, None when nothing is observed."""
     return next((np.shape(leaf)[0] for leaf in leaves(data).values()), None)

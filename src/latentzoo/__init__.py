@@ -7,26 +7,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from latentzoo.inference.compare import compare
     from latentzoo.inference.fit import fit
     from latentzoo.inference.registry import get, names
-    from latentzoo.inference.result import Fit, load
+    from latentzoo.inference.result import Fit
+    from latentzoo.inference.storage import load
     from latentzoo.inference.verify import verify
     from latentzoo.models.language.contract import Params
     from latentzoo.models.language.errors import Note, UserError
 
 _HOMES = {
+    "compare": "inference.compare",
     "Fit": "inference.result",
     "Note": "models.language.errors",
     "Params": "models.language.contract",
     "UserError": "models.language.errors",
     "fit": "inference.fit",
     "get": "inference.registry",
-    "load": "inference.result",
+    "load": "inference.storage",
     "names": "inference.registry",
     "verify": "inference.verify",
 }
 
-__all__ = ["Fit", "Note", "Params", "UserError", "fit", "get", "load", "names", "verify"]
+__all__ = ["Fit", "Note", "Params", "UserError", "compare", "fit", "get", "load", "names", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: `latentzoo list | show | simulate | fit | verify | bench`.
+"""The command line: `latentzoo list | show | simulate | fit | compare | verify | bench`.
 
 The options of `simulate` and `fit` are those of the model that is named: the fields of its Spec, the keywords of its
 reader and of `latentzoo.fit`, read from their annotations, defaults and docstrings. Nothing here knows of one model.
@@ -9,7 +9,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import click
 
@@ -189,7 +189,7 @@ def _field_rows(tree: Any) -> list[tuple[str, str]]:
     return rows
 
 
-# --- simulate and fit -------------------------------------------------------------------------------------------------
+# --- simulate, fit and compare -------------------------------------------------------------------------------------------------
 
 
 def simulate_command(entry: "Entry") -> click.Command:
@@ -208,35 +208,110 @@ def simulate_command(entry: "Entry") -> click.Command:
     return ModelCommand(entry, run, text, model=[*spec, _prior(entry)], data=[rows, _seed()], output=output)
 
 
+class Task(NamedTuple):
+    """What a fit begins with: the entry at its Spec, the data, one line on where they come from, the prior."""
+
+    zoo: "Entry"
+    data: Any
+    source: str
+    prior: Any
+
+
+class Inputs(NamedTuple):
+    """The options that say what to fit: the file and its reader, the Spec and the prior."""
+
+    entry: "Entry"
+    data: list[click.Option]
+    model: list[click.Option]
+
+    @classmethod
+    def of(cls, entry: "Entry") -> "Inputs":
+        """Return the options of a model."""
+        what = "the file to read; without it, simulated data of the model"
+        file = click.Option(["--data"], type=click.Path(exists=True, dir_okay=False), multiple=True, help=what)
+        reader, spec = options(entry.model_room.read), options(entry.model_room.Spec)
+        return cls(entry, [file, *reader], [*spec, _prior(entry)])
+
+    def task(self, seed: int, given: dict[str, Any]) -> Task:
+        """Return what these options, as they were given, ask to fit."""
+        zoo = lz.get(self.entry.name, **given_of(given, self.model[:-1]))
+        fields = commands.prior_fields(zoo, given["prior"])
+        rows, source = commands.rows(zoo, given["data"], seed, given_of(given, self.data[1:]), fields)
+        return Task(zoo, rows, source, zoo.prior(rows, **fields))
+
+
+def settings(entry: "Entry") -> dict[str, list[click.Option]]:
+    """Return the options of the settings of each method of a model, by the names of those that share them."""
+    from latentzoo.inference.fit import HOMES
+
+    homes = {id(HOMES[method]): HOMES[method] for method in entry.methods}.values()
+    titles = [", ".join(method for method in entry.methods if HOMES[method] is home) for home in homes]
+    return {title: options(home.Settings) for title, home in zip(titles, homes, strict=True)}
+
+
 def fit_command(entry: "Entry") -> click.Command:
     """Return `latentzoo fit NAME` for a model."""
-    spec, reader = options(entry.model_room.Spec), options(entry.model_room.read)
+    inputs, by_method = Inputs.of(entry), settings(entry)
     choice, first = click.Choice(entry.methods), entry.methods[0]
     method = [click.Option(["--method"], type=choice, default=first, show_default=True, help="how to fit")]
     method += options(lz.fit, leave_out=("seed", "keep_history"))
-    file, what = click.Path(exists=True, dir_okay=False), "the file to read; without it, simulated data of the model"
-    data = click.Option(["--data"], type=file, multiple=True, help=what)
+    method += [click.Option(["--guide"], metavar="NAME", help="for svi, one of the library's AutoGuides: AutoNormal ...")]
+    chosen = [*method, *(option for group in by_method.values() for option in group)]
 
-    def run(out: Path, data: tuple[str, ...], seed: int, prior: tuple[str, ...], **given: Any) -> None:
-        zoo = lz.get(entry.name, **given_of(given, spec))
-        fields = commands.prior_fields(zoo, prior)
-        rows, source = commands.rows(zoo, data, seed, given_of(given, reader), fields)
-        click.echo(source)
-        fit = lz.fit(zoo, rows, prior=zoo.prior(rows, **fields), seed=seed, **given_of(given, method))
+    def run(out: Path, seed: int, **given: Any) -> None:
+        task = inputs.task(seed, given)
+        click.echo(task.source)
+        fit = lz.fit(task.zoo, task.data, prior=task.prior, seed=seed, **given_of(given, chosen))
         click.echo(commands.result(fit))
-        commands.write_fit(fit, out, source)
+        commands.write_fit(fit, out, task.source)
 
     text = (
         "Fit the model and write fit.npz (latentzoo.load reads it), fit.json (numbers and settings),"
         " posterior.nc (for ArviZ) and pictures."
     )
     output = [_out("folder", "the folder to write into; it is made where there is none")]
-    sections = {"data": [data, *reader], "model": [*spec, _prior(entry)], "method": [*method, _seed()]}
-    return ModelCommand(entry, run, text, **sections, output=output)
+    groups = {f"settings of {title}": group for title, group in by_method.items() if group}
+    sections = {"data": inputs.data, "model": inputs.model, "method": [*method, _seed()], **groups, "output": output}
+    return ModelCommand(entry, run, text, **sections)
+
+
+def compare_command(entry: "Entry") -> click.Command:
+    """Return `latentzoo compare NAME` for a model."""
+    inputs, by_method = Inputs.of(entry), settings(entry)
+    what = f"separated by commas, of {', '.join(commands.labels(entry))}; without a library it is NumPyro"
+    usual = ",".join(commands.usual(entry))
+    limits = ("num_steps", "tol", "max_seconds", "progress")
+    method = [
+        click.Option(["--methods"], default=usual, show_default=True, metavar="METHOD,...", help=what),
+        click.Option(["--reference"], metavar="METHOD", help="whose posterior the others are measured against [nuts]"),
+        click.Option(["--num-starts"], type=COUNT, default=10, show_default=True, help=commands.STARTS),
+        click.Option(["--held-out"], type=click.FloatRange(0.0, 0.9), default=0.1, show_default=True, help=commands.PART),
+        *[option for option in options(lz.fit) if option.name in limits],
+    ]
+    chosen = [*method[4:], *(option for group in by_method.values() for option in group)]
+
+    def run(out: Path, seed: int, **given: Any) -> None:
+        names = commands.methods(entry, given["methods"])
+        reference = given["reference"] and commands.methods(entry, given["reference"])[0]
+        task = inputs.task(seed, given)
+        train, test, split = commands.split(task.data, given["held_out"], seed)
+        click.echo(f"{task.source}; {split}")
+        fits = commands.fits(task.zoo, train, task.prior, names, given["num_starts"], seed, given_of(given, chosen))
+        commands.write_comparison(lz.compare(fits, reference=reference, held_out=test, seed=seed), fits, out, task.source)
+
+    text = (
+        "Fit the model by several methods from the same start; write their comparison as a table and a picture,"
+        " and each fit into a folder of its own."
+    )
+    output = [_out("folder", "the folder to write into; it is made where there is none")]
+    groups = {f"settings of {title}": group for title, group in by_method.items() if group}
+    sections = {"data": inputs.data, "model": inputs.model, "methods": [*method, _seed()], **groups, "output": output}
+    return ModelCommand(entry, run, text, **sections)
 
 
 root.add_command(ModelCommands("simulate", simulate_command, "Write a data set drawn from a model."))
 root.add_command(ModelCommands("fit", fit_command, "Fit a model to data; write the fit, its posterior and pictures."))
+root.add_command(ModelCommands("compare", compare_command, "Fit a model by several methods and compare them."))
 
 
 # --- verify and bench -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from latentzoo.models.language.errors import UserError, choose
 from latentzoo.options import options
 
 if TYPE_CHECKING:
+    from latentzoo.inference.comparison import Comparison
     from latentzoo.inference.registry import Entry
     from latentzoo.inference.result import Fit
 
@@ -84,15 +85,107 @@ def _values(zoo: "Entry", pairs: list[str]) -> dict[str, Any]:
     return values
 
 
+# --- several methods --------------------------------------------------------------------------------------------------
+
+STARTS = "all methods start at the one, of so many, from which the model's first method ends highest"
+PART = "the part of the rows, drawn at random, that is not fitted and on which the log density is measured"
+
+
+def labels(zoo: "Entry") -> list[str]:
+    """Return the methods of a model, one for each library that they run in."""
+    from latentzoo.inference.fit import HOMES
+
+    pairs = [(method, HOMES[method].LIBRARIES) for method in zoo.methods]
+    return [label for method, known in pairs for label in ([f"{method}-{name}" for name in known] or [method])]
+
+
+def usual(zoo: "Entry") -> list[str]:
+    """Return the methods to compare where none are named: all, a sampler in its first library only, as it is slow."""
+    from latentzoo.inference.fit import HOMES, mcmc
+
+    slow = {f"{method}-{name}" for method in zoo.methods if HOMES[method] is mcmc for name in mcmc.LIBRARIES[1:]}
+    return [label for label in labels(zoo) if label not in slow]
+
+
+def methods(zoo: "Entry", text: str) -> list[str]:
+    """Return the labels that the user wrote, separated by commas: `nuts` is `nuts-numpyro`."""
+    known = labels(zoo)
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    full = [f"{word}-numpyro" if f"{word}-numpyro" in known else choose(word, known, "method") for word in words]
+    if not full:
+        raise UserError(f"--methods names none: give some of {', '.join(known)}")
+    return list(dict.fromkeys(full))
+
+
+def split(data: Any, part: float, seed: int) -> tuple[Any, Any, str]:
+    """Return the rows to fit, those held out (None: none are), and a line on them."""
+    import numpy as np
+
+    from latentzoo.models.language import contract
+
+    total = contract.num_rows(data) or 0
+    held = int(part * total)
+    if not held:
+        return data, None, f"{total:,} rows to fit, none held out"
+    order = np.random.default_rng(seed).permutation(total)
+    train, test = (contract.take_rows(data, np.sort(rows)) for rows in (order[held:], order[:held]))
+    return train, test, f"{total - held:,} rows to fit, {held:,} held out"
+
+
+def fits(
+    zoo: "Entry", data: Any, prior: Any, methods: list[str], num_starts: int, seed: int, given: dict[str, Any]
+) -> dict[str, "Fit"]:
+    """Fit by each method from one start; each takes those of the settings that it has."""
+    from dataclasses import fields
+
+    from latentzoo.inference.fit import HOMES, best_start
+
+    start = best_start(zoo, data, prior, num_starts, seed)
+    found = dict[str, "Fit"]()
+    for label in methods:
+        method, _, library = label.partition("-")
+        own, every = {field.name for field in fields(HOMES[method].Settings)}, ("num_steps", "tol", "max_seconds", "progress")
+        taken = {name: value for name, value in given.items() if name in own or name in every}
+        click.echo(f"{label} ...")
+        found[label] = lz.fit(zoo, data, method, prior=prior, init=start, library=library or None, seed=seed, **taken)
+        click.echo(f"{label}: {found[label].num_steps} steps, {found[label].seconds:.2f} s")
+    return found
+
+
+def write_comparison(comparison: "Comparison", fits: dict[str, "Fit"], out: Path, source: str) -> None:
+    """Write the table, the numbers of each coordinate, the picture, and each fit into its folder."""
+    from latentzoo.models.language.files import atomic
+
+    click.echo(f"\n{comparison}\n")
+    out.mkdir(parents=True, exist_ok=True)
+    tables = {"comparison.csv": comparison.to_pandas().to_csv(), "coordinates.csv": comparison.sites_to_pandas().to_csv()}
+    for name, text in {"comparison.txt": f"{comparison}\n", **tables}.items():
+        with atomic(out / name, "w", encoding="utf-8") as file:
+            file.write(text)
+        _wrote(out / name, "table")
+    with atomic(out / "comparison.png") as file:
+        comparison.plot().savefig(file, format="png", dpi=150, bbox_inches="tight")
+    _wrote(out / "comparison.png", "picture")
+    for label, fit in fits.items():
+        write_fit(fit, out / label, source)
+
+
+# --- one fit ----------------------------------------------------------------------------------------------------------
+
+
 def result(fit: "Fit") -> str:
     """Return the table of a result."""
     lines = {
-        "method": fit.method,
-        "ELBO": f"{fit.elbo:.6f}",
+        "method": fit.label,
+        "ELBO": "none: it is a sampler" if fit.chains else f"{fit.elbo:.6f}",
         "steps": str(fit.num_steps),
         "converged": f"{'yes' if fit.converged else 'no'}: {fit.reason}",
-        "seconds": f"{fit.seconds_trace[-1]:.2f}",
+        "seconds": f"{fit.seconds:.2f}",
     }
+    if fit.elbo_error:
+        lines["ELBO"] += f" +- {fit.elbo_error:.6f}, by draws"
+    if fit.compile_seconds:
+        lines["seconds"] += f", and {fit.compile_seconds:.2f} to compile"
     if len(fit.restarts) > 1:
         ends = [f"{run.elbo:.6f}{'' if run.converged else ' (not converged)'}" for run in fit.restarts]
         lines["restarts"] = ", ".join(ends)
@@ -125,10 +218,12 @@ def _write_posterior(fit: "Fit", path: Path) -> None:
     from latentzoo.models.language import contract
     from latentzoo.models.language.files import atomic_path
 
-    num_draws = affordable_draws(contract.num_rows(fit.data) or 0)
+    num_chains = len(fit.restarts) or len(next(iter(fit.chains.draws.values())))  # type: ignore[union-attr]
+    num_draws = affordable_draws(contract.num_rows(fit.data) or 0, num_chains)
     with atomic_path(path) as temporary:
         fit.to_arviz(num_draws=num_draws).to_netcdf(str(temporary))
-    _wrote(path, f"{num_draws} draws; arviz.from_netcdf reads it")
+    chains = f" in each of {num_chains} chains" if num_chains > 1 else ""
+    _wrote(path, f"{num_draws} draws{chains}; arviz.from_netcdf reads it")
 
 
 def _wrote(path: Path, what: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import latentzoo as lz
-from latentzoo.benchmarks import closed_form, runner
+from latentzoo.benchmarks import closed_form, data_sets, runner
 from latentzoo.benchmarks.results import Row
 from latentzoo.inference import arviz_export
 from latentzoo.inference.result import Fit
@@ -20,13 +20,17 @@ FILES = ("map.png", "elbo.png", "posterior.nc", "fit.npz")
 @pytest.fixture
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(closed_form.NUM_ROWS, True, 200)
-    monkeypatch.setattr(arviz_export, "MOST_LIKELIHOODS", 200 * 100)
+    monkeypatch.setattr(arviz_export, "MOST_VALUES", 200 * 100)
 
 
 def run(folder: Path, **options: Any) -> dict[str, dict[str, Any]]:
     assert runner.run(["closed_form"], folder, quick=True, **options)
     rows = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]
     return {row["quantity"]: row for row in rows}
+
+
+def named_only(context: runner.Context, *sizes: int, **more: int) -> list[data_sets.Source]:
+    return [source for source in data_sets.sources(context, 1) if source.data != "simulated"]
 
 
 def few_draws(fit: Fit, **options: Any) -> Any:
@@ -45,7 +49,7 @@ def test_a_data_set_that_the_user_names(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "earthquakes/simulated",
         "earthquakes/my events.csv",
     ]
-    monkeypatch.setattr(closed_form, "_simulated", lambda name, context: [])
+    monkeypatch.setattr(closed_form, "sources", named_only)
     monkeypatch.setattr(Fit, "evaluate", lambda fit: {"log_density_per_row": -5.0})
     monkeypatch.setattr(Fit, "to_arviz", few_draws)
     found = run(tmp_path / "out", catalogues={"earthquakes": (str(tmp_path / "my events.csv"), options)})

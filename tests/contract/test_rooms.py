@@ -19,6 +19,7 @@ VERBS = {
     "elbo": ["stats", "params", "prior", "spec"],
     "elbo_gradient": ["stats", "params", "prior", "spec"],
     "predict": ["params", "data", "prior", "spec"],
+    "predict_at": ["draws", "params", "data", "prior", "spec"],
     "log_likelihood": ["latents", "params", "data", "prior", "spec"],
 }
 
@@ -62,6 +63,17 @@ def test_verbs_take_the_arguments_of_the_contract(zoo):
     assert zoo.closed_form.PROOF in ("expectation", "common noise")
     assert zoo.guide_room.LOSS in ("enumerated", "sampled")
     assert set(zoo.guide_room.LOCAL) <= set(zoo.Phi._fields)
+
+
+def test_dimensions_are_those_of_sites(zoo):
+    plates = zoo.plates()
+    assert set(zoo.model_room.DIMS) <= set(plates)
+    plate = zoo.exchangeable(zoo.prior())
+    assert plate is None or any(plate in dims for dims in zoo.dims().values())
+    data, truth = zoo.simulate(num_rows=4)
+    for site, dims in zoo.dims().items():
+        value = truth[site] if site in truth else getattr(data, site)
+        assert np.ndim(value) == len(dims), site
 
 
 def test_trees_hold_nothing_but_arrays_and_say_what_they_hold(zoo):

@@ -12,6 +12,7 @@ from latentzoo.models.language.ppl import ENUMERATE, Handle
 
 MAX_PLATE_NESTING = 1
 ROWS = ("rows",)
+DIMS: dict[str, tuple[str, ...]] = {}
 LOSS = "enumerated"
 LOCAL = ("component_logits",)
 METHODS = ("em",)
@@ -151,3 +152,7 @@ def local_gradient(params: Params, data: Data, prior: Prior, spec: Spec) -> Para
     log_resp = _log_resp(params, log_joint)
     resp, gap = np.exp(log_resp), log_joint - log_resp
     return Params(phi=Phi(resp * (gap - (resp * gap).sum(1, keepdims=True))))
+
+
+def exchangeable(prior: Prior, spec: Spec) -> str | None:
+    return None

@@ -11,6 +11,7 @@ from latentzoo.models.language.ppl import Handle
 
 MAX_PLATE_NESTING = 1
 ROWS = ("images",)
+DIMS: dict[str, tuple[str, ...]] = {}
 LOSS = "sampled"
 LOCAL = ()
 METHODS = ("svi",)
@@ -104,3 +105,7 @@ def value_and_gradient(
     theta = Theta({"hidden": Layer(z.T @ by_made, by_made.sum(0)), "out": Layer(made.T @ by_logits, by_logits.sum(0))})
     phi = Phi({"hidden": Layer(x.T @ by_seen, by_seen.sum(0)), "out": Layer(seen.T @ by_code, by_code.sum(0))})
     return log_likelihood + log_prior - log_q, Params(theta, phi)
+
+
+def exchangeable(prior: Prior, spec: Spec) -> str | None:
+    return None

@@ -9,7 +9,8 @@ import pytest
 import latentzoo as lz
 from latentzoo.inference.accumulate import in_chunks
 from latentzoo.inference.closed_form import earthquakes as true
-from latentzoo.inference.coordinate_ascent import Ascent, BoundFell, ascend
+from latentzoo.inference.coordinate_ascent import BoundFell, steps
+from latentzoo.inference.run import Run, drive
 from latentzoo.models.language.contract import leaves
 
 
@@ -24,9 +25,12 @@ class Start:
         self.prior = self.zoo.prior(self.data)
         self.params = self.zoo.init(self.data, self.prior)
 
-    def ascend(self, closed_form: Any = true, **options: Any) -> Ascent:
-        options = {"num_steps": 2000, "tol": 1e-10, **options}
-        return ascend(closed_form, true.e_step, self.data, self.prior, self.zoo.spec, self.params, **options)
+    def ascend(
+        self, closed_form: Any = true, e_step: Any = true.e_step, params: Any = None, tol: float = 1e-10, **limits: Any
+    ) -> Run:
+        start = self.params if params is None else params
+        climb = steps(closed_form, e_step, self.data, self.prior, self.zoo.spec, start, tol=tol)
+        return drive(climb, **{"num_steps": 2000, **limits})
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +53,20 @@ def test_it_converges(start: Start) -> None:
     run = start.ascend()
     assert run.converged
     assert "rose by less than 1e-10" in run.reason
-    assert 10 < len(run.elbo_trace) == len(run.seconds_trace) < 2000
-    assert np.diff(run.elbo_trace[:-1]).min() > 1e-10 * abs(run.elbo_trace[-1])  # it stopped no step too late
-    assert np.diff(run.elbo_trace)[-1] <= 1e-10 * abs(run.elbo_trace[-1])
-    assert (np.diff(run.seconds_trace) >= 0).all()
+    assert 10 < len(run.trace.elbo) == len(run.trace.seconds) < 2000
+    assert np.diff(run.trace.elbo[:-1]).min() > 1e-10 * abs(run.trace.elbo[-1])  # it stopped no step too late
+    assert np.diff(run.trace.elbo)[-1] <= 1e-10 * abs(run.trace.elbo[-1])
+    assert (np.diff(run.trace.seconds) >= 0).all()
     assert run.history == ()
     stats = true.e_step(run.params, start.data, start.prior, start.zoo.spec)
-    assert float(true.elbo(stats, run.params, start.prior, start.zoo.spec)) == run.elbo_trace[-1]
+    assert float(true.elbo(stats, run.params, start.prior, start.zoo.spec)) == run.trace.elbo[-1]
 
 
 def test_a_tolerance_of_zero_ends_too(start: Start) -> None:
     """Rounding ends the run: without it the bound would rise and fall by its last digits for ever."""
     run = start.ascend(tol=0.0, num_steps=100_000)
     assert run.converged
-    assert run.elbo_trace[-1] >= start.ascend().elbo_trace[-1]
+    assert run.trace.elbo[-1] >= start.ascend().trace.elbo[-1]
 
 
 def test_a_wrong_update_is_an_error(start: Start) -> None:
@@ -74,34 +78,25 @@ def test_a_slightly_wrong_update_is_an_error(start: Start) -> None:
     """Once at rest, when the bound is flat, an error of 1e-4 costs 1e-6 of a bound of 500: it is seen."""
     rest = start.ascend(tol=0.0, num_steps=100_000)
     with pytest.raises(BoundFell, match="step 2 "):
-        ascend(
-            worsening(step=1, amount=1e-4),
-            true.e_step,
-            start.data,
-            start.prior,
-            start.zoo.spec,
-            rest.params,
-            num_steps=5,
-            tol=0.0,
-        )
+        start.ascend(worsening(step=1, amount=1e-4), params=rest.params, num_steps=5, tol=0.0)
 
 
 def test_num_steps_stops_it_unconverged(start: Start) -> None:
     run = start.ascend(num_steps=4)
     assert not run.converged
     assert run.reason == "num_steps = 4 came first"
-    assert len(run.elbo_trace) == 4
-    np.testing.assert_array_equal(run.elbo_trace, start.ascend().elbo_trace[:4])
+    assert len(run.trace.elbo) == 4
+    np.testing.assert_array_equal(run.trace.elbo, start.ascend().trace.elbo[:4])
     one = start.ascend(num_steps=1)  # the bound of the start itself
     assert one.params is start.params
-    assert len(one.elbo_trace) == 1
+    assert len(one.trace.elbo) == 1
 
 
 def test_max_seconds_stops_it_unconverged(start: Start) -> None:
     run = start.ascend(max_seconds=1e-9)
     assert not run.converged
     assert run.reason == "max_seconds = 1e-09 came first"
-    assert len(run.elbo_trace) == 1
+    assert len(run.trace.elbo) == 1
 
 
 def test_a_bound_that_is_no_number_stops_it(start: Start) -> None:
@@ -119,7 +114,7 @@ def test_history_has_every_step(start: Start) -> None:
     assert len(run.history) == 6
     assert run.history[0] is start.params
     assert run.history[-1] is run.params
-    for params, bound in zip(run.history, run.elbo_trace, strict=True):
+    for params, bound in zip(run.history, run.trace.elbo, strict=True):
         stats = true.e_step(params, start.data, start.prior, start.zoo.spec)
         assert float(true.elbo(stats, params, start.prior, start.zoo.spec)) == bound
 
@@ -127,7 +122,7 @@ def test_history_has_every_step(start: Start) -> None:
 def test_every_step_is_reported(start: Start) -> None:
     told: list[tuple[int, float]] = []
     run = start.ascend(num_steps=5, report=lambda step, bound: told.append((step, bound)))
-    assert told == list(enumerate(run.elbo_trace, 1))
+    assert told == list(enumerate(run.trace.elbo, 1))
 
 
 def test_the_start_is_left_as_it_was(start: Start) -> None:
@@ -206,6 +201,5 @@ def test_an_init_of_another_model_is_refused(start: Start) -> None:
 
 def test_chunks_of_one_row(start: Start) -> None:
     whole = start.ascend(num_steps=10)
-    steps = in_chunks(true.e_step, 1)
-    run = ascend(true, steps, start.data, start.prior, start.zoo.spec, start.params, num_steps=10, tol=1e-10)
-    np.testing.assert_allclose(run.elbo_trace, whole.elbo_trace, rtol=1e-12)
+    run = start.ascend(e_step=in_chunks(true.e_step, 1), num_steps=10)
+    np.testing.assert_allclose(run.trace.elbo, whole.trace.elbo, rtol=1e-12)

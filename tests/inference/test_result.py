@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 import latentzoo as lz
-from latentzoo.inference.result import FORMAT
+from latentzoo.inference.storage import FORMAT
 from latentzoo.models.language.contract import leaves
 
 FULL = {"num_components": 3, "weights": "dirichlet", "noise": "per_component"}
@@ -220,8 +220,11 @@ def test_a_file_holds_the_fit_to_the_bit(which: str, name: str, request: pytest.
         assert_same_bits(getattr(again, field), getattr(fit, field))
     np.testing.assert_array_equal(again.elbo_trace, fit.elbo_trace)
     np.testing.assert_array_equal(again.seconds_trace, fit.seconds_trace)
-    for field in ("method", "library", "seed", "converged", "reason", "restarts", "elbo", "num_steps", "versions"):
+    for field in ("method", "library", "seed", "converged", "reason", "elbo", "num_steps", "versions", "label"):
         assert getattr(again, field) == getattr(fit, field), field
+    for found, expected in zip(again.restarts, fit.restarts, strict=True):
+        assert found._replace(params=None) == expected._replace(params=None)
+        assert_same_bits(found.params, expected.params)
     assert repr(again) == repr(fit)
 
 
@@ -351,10 +354,10 @@ def test_a_summary_of_another_kind_is_one_line(
         ("phi.unheard_of", np.zeros(3)),
         ("prior.unheard_of", np.zeros(3)),
         ("prior.loc_variance", np.array(-1.0)),
-        ("elbo_trace", np.zeros(0)),
+        ("trace.elbo", np.zeros(0)),
         ("phi.loc_mean", None),
         ("prior.loc_variance", None),
-        ("elbo_trace", None),
+        ("trace.elbo", None),
         ("summary", None),
     ],
     ids=str,

@@ -1,0 +1,238 @@
+"""Every method that climbs a bound, from the same start: how near it comes to the best bound, and at what cost."""
+
+import functools
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from latentzoo.benchmarks import race_picture, race_report
+from latentzoo.benchmarks.data_sets import Source, Task, sources
+from latentzoo.benchmarks.race_gaps import Descent, Standing, Track, compared, thinned
+from latentzoo.benchmarks.results import Row
+from latentzoo.benchmarks.runner import Context, Unit
+from latentzoo.inference import fit as fitting
+from latentzoo.inference import svi
+from latentzoo.inference.registry import Entry, get
+from latentzoo.inference.result import Fit
+from latentzoo.models.language import contract
+from latentzoo.models.language.contract import Params
+from latentzoo.models.language.errors import Note, UserError
+from latentzoo.models.language.ppl import Library
+
+SUITE = "methods that climb a bound, from the same start: how near they come, in seconds and in gradients"
+NUM_ROWS = {True: 500, False: 5_000}  # quick or not
+NUM_SEEDS = {True: 2, False: 5}
+MAX_SECONDS = {True: 6.0, False: 60.0}  # of a run, compilation apart
+NUM_STEPS: int | None = None  # of a run: the method's own
+LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+NUM_STARTS = 10  # of which the best is where a seed's runs begin
+MINIBATCHES = 10  # of which one is a minibatch
+
+
+class Contestant(NamedTuple):
+    """A method, in a library where it needs one, with the whole data or with minibatches."""
+
+    method: str
+    library: Library | None = None
+    minibatches: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name in rows and tables."""
+        label = self.method if self.library is None else f"{self.method}-{self.library}"
+        return f"{label}, minibatches" if self.minibatches else label
+
+    @property
+    def rates(self) -> Sequence[float | None]:
+        """The learning rates that are tried; a closed form has none."""
+        return (None,) if self.library is None else LEARNING_RATES
+
+
+class Run(NamedTuple):
+    """A run of a contestant, which is one unit of work."""
+
+    contestant: Contestant
+    rate: float | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name in rows."""
+        rate = "" if self.rate is None else f", learning_rate={self.rate:g}"
+        return f"{self.contestant.name}{rate}, seed={self.seed}"
+
+
+def contestants(zoo: Entry) -> list[Contestant]:
+    """Return the closed forms that an entry declares, and SVI in each library; a sampler climbs no bound."""
+    found = [Contestant(method) for method in zoo.methods if not fitting.HOMES[method].LIBRARIES]
+    if "svi" not in zoo.methods:
+        return found
+    return [*found, *(Contestant("svi", library) for library in svi.LIBRARIES), Contestant("svi", "numpyro", True)]
+
+
+def units(context: Context) -> Iterator[Unit]:
+    """Yield a unit for each run on each data set, and after them one that sums them up.
+
+    Seeds go round last: when the machine slows down, it does so for all contestants.
+    """
+    seeds = range(context.seed, context.seed + NUM_SEEDS[context.quick])
+    for source in sources(context, NUM_ROWS[context.quick]):
+        field = contestants(get(source.entry))
+        runs = [Run(one, rate, seed) for seed in seeds for one in field for rate in one.rates]
+        named, course = {f"{source.name}/{run.name}": run for run in runs}, Course(source)
+        for name, run in named.items():
+            yield Unit(name, partial(_measured, course, run, context))
+        works = {f"race/{name}": run for name, run in named.items()}
+        yield Unit(f"{source.name}/summary", partial(_summed_up, course, works, context), reads=tuple(named))
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+class Course:
+    """Where contestants run: a data set, loaded when the first one needs it, with the start of each seed."""
+
+    def __init__(self, source: Source):
+        self._source = source
+        self._starts: dict[int, Params] = {}
+        self._warm: set[Contestant] = set()
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """The data set."""
+        return self._source.load()
+
+    def start(self, seed: int) -> Params:
+        """Return where the runs of a seed begin: of so many starts the one from which the closed form ends highest."""
+        if seed not in self._starts:
+            zoo, data, prior = self.task.zoo, self.task.data, self.task.prior
+            self._starts[seed] = fitting.best_start(zoo, data, prior, num_starts=NUM_STARTS, seed=seed)
+        return self._starts[seed]
+
+    def elbo(self, params: Params) -> float:
+        """Return the bound, hand-derived."""
+        zoo, prior = self.task.zoo, self.task.prior
+        stats = zoo.closed_form.e_step(params, self.task.data, prior, zoo.spec)
+        return float(zoo.closed_form.elbo(stats, params, prior, zoo.spec))
+
+    def warm_up(self, run: Run) -> float:
+        """Take one step before the first run of a contestant in this process; return the seconds to compile.
+
+        What a library imports and compiles when it is first used is then no part of any run.
+        """
+        if run.contestant in self._warm:
+            return 0.0
+        self._warm.add(run.contestant)
+        return self.fit(run, num_steps=1).compile_seconds
+
+    def fit(self, run: Run, **limits: Any) -> Fit:
+        """Run from the start of the seed; whether it converged is in a row, and no warning."""
+        method, library, minibatches = run.contestant
+        options: dict[str, Any] = {} if run.rate is None else {"learning_rate": run.rate}
+        if minibatches:
+            options["batch_rows"] = max(1, (contract.num_rows(self.task.data) or 0) // MINIBATCHES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Note)
+            return fitting.fit(
+                self.task.zoo,
+                self.task.data,
+                method,
+                prior=self.task.prior,
+                init=self.start(run.seed),
+                library=library,
+                seed=run.seed,
+                keep_history=True,
+                progress=False,
+                **limits,
+                **options,
+            )
+
+
+def _measured(course: Course, run: Run, context: Context) -> Iterator[Row]:
+    """Yield the one row of a run. One that leaves the numbers of float64 is a row, too: no learning rate is too large.
+
+    Its curve ends where it began.
+    """
+    compiling, begin = course.warm_up(run), course.elbo(course.start(run.seed))
+    row = partial(Row, "race", "ELBO", entry=course.task.zoo.name, variant=run.name, data=course.task.name)
+    row = partial(row, library=run.contestant.library or "", unit="nats", reference=begin)
+    try:
+        fit = course.fit(run, num_steps=NUM_STEPS, max_seconds=MAX_SECONDS[context.quick])
+    except UserError as error:
+        curve = Track(*(np.array([value]) for value in (0.0, 0.0, 0.0, begin))).curve
+        yield row(ok=False, compile_seconds=compiling, note=str(error), curve=curve)
+        return
+    yield row(
+        value=fit.elbo,
+        ok=bool(np.isfinite(fit.elbo) and fit.elbo >= begin),
+        seconds=fit.seconds,
+        compile_seconds=compiling + fit.compile_seconds,
+        note=fit.reason,
+        curve=_track(course, fit, begin).curve,
+    )
+
+
+def _track(course: Course, fit: Fit, begin: float) -> Track:
+    """Return the way of a fit: its exact bound, off the clock, at the points that are kept."""
+    kept = thinned(len(fit.history) + 1)
+    elbo = [begin if point == 0 else course.elbo(fit.history[point - 1]) for point in kept]
+    spent = (np.append(0.0, values)[kept] for values in (fit.trace.step, fit.trace.seconds, fit.trace.gradients))
+    return Track(*spent, np.array(elbo))
+
+
+# --- what the runs of a data set come to ------------------------------------------------------------------------------
+
+
+def _summed_up(course: Course, runs: Mapping[str, Run], context: Context) -> Iterator[Row]:
+    """Yield how the contestants compare, and draw it. runs: by their unit of work."""
+    rows = {runs[row.work]: row for row in context.rows() if row.work in runs and row.curve is not None}
+    if not rows:
+        raise UserError("no run of this data set came to its end")
+    tracks = {run: Track.of(row.curve) for run, row in rows.items() if row.curve is not None}
+    best = max(float(np.nanmax(track.elbo)) for track in tracks.values())
+    task, num_seeds = course.task, len({run.seed for run in tracks})
+    row = partial(Row, "race", entry=task.zoo.name, data=task.name)
+    about = f"{task.options}; {task.about}; the highest of {len(tracks)} runs, {num_seeds} seeds"
+    yield row(race_report.BEST, value=best, unit="nats", note=about)
+    standings = []
+    for one in dict.fromkeys(run.contestant for run in tracks):
+        grid: dict[float | None, dict[int, Descent]] = defaultdict(dict)
+        for run in (run for run in tracks if run.contestant == one):
+            grid[run.rate][run.seed] = tracks[run].descent(best)
+        # The first run of a contestant compiles, and so does the first one after a stop.
+        compiling = max(rows[run].compile_seconds or 0.0 for run in tracks if run.contestant == one)
+        standings.append(Standing.of(one.name, one.library or "", grid, compiling))
+    yield from compared(standings, row)
+    race_picture.save(standings, f"{task.zoo.name}, {task.name}", context.folder / _picture(task.zoo.name, task.name))
+
+
+def _picture(entry: str, data: str) -> Path:
+    return Path("race") / entry / data / "race.png"
+
+
+def section(rows: Sequence[Row], folder: Path) -> str:
+    """Return what is raced and how, and for each data set its tables and its picture."""
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.entry, row.data].append(row)
+    rates = ", ".join(f"{rate:g}" for rate in LEARNING_RATES)
+    intro = (
+        "Every closed form of a model, and SVI in each library and with minibatches of a tenth of the rows, start at"
+        f" the same parameters: for each seed at that of {NUM_STARTS} starts from which the closed form ends highest."
+        " The bound is the hand-derived one, exact, evaluated off the clock at the parameters on the way; seconds leave"
+        " out compilation and one step that warms up, and gradients are counted in passes over all rows. SVI runs at"
+        f" the learning rates {rates}, its other settings the defaults; samplers, such as NUTS, climb no bound and take"
+        " no part.\n\n"
+        "The remaining gap is (best - bound) / (best - start), where best is the highest bound of all runs, and tells"
+        " how much of the way is left. What a gap cost is read at the first recorded point within it, over the seeds by"
+        " the median: of the fastest as it is, of the others in multiples of the fastest from the same start, with the"
+        ' range in brackets. "> 87" is of a contestant that had not come so near when it stopped, after 87 times what'
+        " the fastest needed."
+    )
+    each = (race_report.data_set(*key, group, _picture(*key), folder) for key, group in groups.items())
+    return "\n\n".join([intro, *each])

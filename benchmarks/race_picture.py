@@ -1,0 +1,79 @@
+"""The picture of a race: the way that is left against seconds and against gradient evaluations."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latentzoo.benchmarks.race_gaps import TARGETS, Descent, Standing
+from latentzoo.inference.pictures import DPI, INK, new_figure
+from latentzoo.models.language.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours that the colour-blind tell apart (Okabe and Ito), each with a dash of its own for those who see none.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", "--", "-.", ":")
+LEAST = 1e-6  # the smallest gap that is drawn
+LABELS = {"seconds": "seconds, compilation apart", "gradients": "gradient evaluations, in passes over all rows"}
+
+
+def save(standings: Sequence[Standing], title: str, path: Path) -> None:
+    """Write the picture; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as file:
+        draw(standings, title).savefig(file, format="png", dpi=DPI, bbox_inches="tight")
+
+
+def draw(standings: Sequence[Standing], title: str) -> "Figure":
+    """Return the figure: bold the median over seeds at the best learning rate, with its range; faint the others."""
+    figure = new_figure(10.0, 5.4)
+    panels = dict(zip(LABELS, figure.subplots(1, 2, sharey=True), strict=True))
+    for by, axes in panels.items():
+        for index, one in enumerate(standings):
+            _contestant(axes, one, by, COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)])
+        _dress(axes, by)
+    panels["seconds"].set_ylabel("remaining gap: (best - bound) / (best - start)")
+    handles, labels = panels["seconds"].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    title = f"{title}: how much of the way to the best bound is left"
+    figure.suptitle(f"{title}\nmedian and range over seeds; faint: other learning rates", fontsize="medium")
+    return figure
+
+
+def _contestant(axes: "Axes", one: Standing, by: str, colour: str, dash: str) -> None:
+    for rate, runs in one.runs.items():
+        spent, gaps = together(runs, by)
+        middle = np.median(gaps, axis=0)
+        if rate != one.rate:
+            axes.step(spent, middle, where="post", color=colour, alpha=0.3, linewidth=0.8)
+            continue
+        axes.fill_between(spent, gaps.min(0), gaps.max(0), step="post", color=colour, alpha=0.15, linewidth=0.0)
+        axes.step(spent, middle, where="post", color=colour, linestyle=dash, linewidth=2.2, zorder=3, label=_label(one))
+
+
+def _label(one: Standing) -> str:
+    rate = "" if one.rate is None else f", learning rate {one.rate:g}"
+    return f"{one.name}{rate}" + (f" (+ {one.compiling:.1f} s to compile)" if one.compiling >= 0.05 else "")
+
+
+def together(runs: Mapping[int, Descent], by: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the runs of several seeds on one axis: what was spent, and each run's gap by then, (runs, points).
+
+    Before its first recorded point a run is at its start, after its last one it stays where it was. A gap too small to
+    draw, or none, is the smallest that is drawn; the start itself, where nothing was spent, has no place on the axis.
+    """
+    axis = np.unique(np.concatenate([run.spent(by) for run in runs.values()]))
+    axis = axis[axis > 0.0]
+    gaps = [run.gap[np.searchsorted(run.spent(by), axis, side="right") - 1] for run in runs.values()]
+    return axis, np.clip(np.stack(gaps), LEAST, None)
+
+
+def _dress(axes: "Axes", by: str) -> None:
+    axes.axhline(TARGETS[-1], color=INK, linewidth=1.0)
+    axes.set(xscale="log", yscale="log", xlabel=LABELS[by], ylim=(0.7 * LEAST, 3.0))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,144 @@
+"""Fits as files: one .npz without pickle, whose description is JSON."""
+
+import dataclasses
+import functools
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentzoo.inference.mcmc import Chains
+from latentzoo.inference.posterior import OwnGuide, own_guide, start_values
+from latentzoo.inference.registry import Entry, get
+from latentzoo.inference.result import Fit, Restart
+from latentzoo.inference.run import Trace
+from latentzoo.models.language import contract
+from latentzoo.models.language.contract import Params
+from latentzoo.models.language.errors import UserError
+from latentzoo.models.language.files import atomic
+
+FORMAT = 2
+
+# What NumPy, zipfile and JSON raise on files that are cut, changed, or something else.
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def save(fit: Fit, path: Path) -> Path:
+    """Write a fit, without its data and history. The file appears whole or not at all."""
+    arrays = {**contract.leaves(fit.params), **contract.leaves(fit.prior, "prior"), **contract.leaves(fit.trace, "trace")}
+    for index, restart in enumerate(fit.restarts):
+        arrays |= {f"restarts.{index}.{name}": leaf for name, leaf in contract.leaves(restart.params).items()}
+    if fit.chains is not None:
+        arrays |= contract.leaves(fit.chains.draws, "chains.draws") | contract.leaves(fit.chains.stats, "chains.stats")
+    arrays |= {f"state.{name}": array for name, array in fit.state.items()}
+    arrays["summary"] = json.dumps({"format": FORMAT, **fit.summary()})
+    with atomic(path) as file:
+        np.savez_compressed(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+    return path
+
+
+def load(path: str | os.PathLike[str], *, guide: Any = None, data: Any = None) -> Fit:
+    """Read a fit that `Fit.save` wrote.
+
+    guide: the guide of your own that it was fitted with, where there was one; an AutoGuide is made anew.
+    data: the data that it was fitted to, which are not in the file; without them its methods ask for data.
+
+    Raises
+    ------
+    UserError: there is no such file, it is not a fit that this version can read, or it needs its guide.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        summary = json.loads(str(arrays.pop("summary")))
+        if summary["format"] != FORMAT:
+            raise UserError(f"{path} has format {summary['format']!r}: this version reads {FORMAT}")
+        fit = _rebuild(path, summary, arrays, guide)
+        return fit if data is None else dataclasses.replace(fit, data=fit.entry.check(data))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except _DAMAGED as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not a fit that latentzoo saved, or it is damaged") from error
+
+
+def _rebuild(path: Path, summary: dict[str, Any], arrays: dict[str, np.ndarray], guide: Any) -> Fit:
+    spec = {name: tuple(value) if isinstance(value, list) else value for name, value in summary["spec"].items()}
+    entry = get(summary["model"], **spec)
+    draws, stats = _below("chains.draws", arrays), _below("chains.stats", arrays)
+    params = functools.partial(_params, entry, summary["guide"] is not None, bool(draws))
+    trace = Trace(**_below("trace", arrays))
+    if any(column.ndim != 1 or not column.size or column.shape != trace.step.shape for column in trace):
+        raise ValueError("the trace of the bound is no table of numbers")
+    return Fit(
+        entry=entry,
+        prior=entry.check_prior(entry.Prior(**_below("prior", arrays))),
+        params=params(arrays),
+        method=summary["method"],
+        library=summary["library"],
+        seed=summary["seed"],
+        elbo=np.nan if summary["elbo"] is None else summary["elbo"],
+        elbo_error=summary["elbo_error"],
+        trace=trace,
+        compile_seconds=summary["compile_seconds"],
+        converged=summary["converged"],
+        reason=summary["reason"],
+        restarts=tuple(
+            Restart(**run, params=params(_below(f"restarts.{index}", arrays)))
+            for index, run in enumerate(summary["restarts"])
+        ),
+        versions=summary["versions"],
+        guide=None if summary["guide"] is None else _guide(path, entry, summary, guide),
+        chains=_chains(draws, stats, summary) if draws else None,
+        state=_below("state", arrays),
+    )
+
+
+def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(f"{prefix}."): array for name, array in arrays.items() if name.startswith(f"{prefix}.")}
+
+
+def _params(entry: Entry, own: bool, sampled: bool, arrays: dict[str, np.ndarray]) -> Params:
+    """Return the parameters of the model, checked; those of another guide are a dict by the names of their sites."""
+    theta = {name: leaf for name, leaf in arrays.items() if name.startswith("theta.")}
+    if own or sampled:
+        return Params(entry.params(theta).theta if theta else None, _below("phi", arrays) if own else None)
+    return entry.check_params(entry.params(arrays))
+
+
+def _guide(path: Path, entry: Entry, summary: dict[str, Any], guide: Any) -> OwnGuide:
+    """Return the guide of a fit: the one that was given, an AutoGuide made anew, or one that says what it lacks."""
+    name, library = summary["guide"], summary["library"]
+    if guide is None and not name.startswith("Auto"):
+        return OwnGuide(name, functools.partial(_missing, path, name), needs_data=False)
+    data, _ = entry.simulate(num_rows=2)
+    prior = entry.prior(data)
+    start = functools.partial(start_values, entry, library, data, prior, entry.init(data, prior), seed=0)
+    return own_guide(entry, library, name if guide is None else guide, start)
+
+
+def _missing(path: Path, name: str, *_: Any, **__: Any) -> None:
+    raise UserError(f"the guide of {path} is your own ({name}): lz.load(path, guide=...) gives it back")
+
+
+def _chains(draws: dict[str, np.ndarray], stats: dict[str, np.ndarray], summary: dict[str, Any]) -> Chains:
+    times = summary["seconds"], summary["compile_seconds"]
+    return Chains(draws, stats, summary["num_gradients"], *times, "" if summary["converged"] else summary["reason"])

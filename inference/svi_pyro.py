@@ -1,0 +1,110 @@
+"""Pyro's SVI, step by step, in a parameter store and a random state of its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from latentzoo.inference.automatic import backend
+from latentzoo.inference.svi import Problem
+from latentzoo.models.language.contract import Params, as_numpy, map_leaves, take_rows
+
+ADAM = ("step", "exp_avg", "exp_avg_sq")  # what torch's Adam keeps of a parameter
+
+
+class Stepper:
+    """SVI from one start."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        data: Any,
+        prior: Any,
+        params: Params,
+        seed: int,
+        state: dict[str, np.ndarray] | None,
+    ):
+        import pyro
+        import torch
+
+        self._auto, self._problem = backend("pyro"), problem
+        trees = (data, prior, params)
+        self._data, self._prior, self._params = (
+            map_leaves(lambda _, leaf: self._auto.ppl.array(leaf), tree) for tree in trees
+        )
+        optimiser = {"adam": pyro.optim.Adam, "sgd": pyro.optim.SGD}[problem.optimiser]
+        self._optimiser = optimiser(lambda *_: {"lr": self._rate})
+        loss = problem.zoo.loss.pyro(num_particles=problem.num_particles)
+        self._svi = pyro.infer.SVI(problem.zoo.model.pyro, problem.guide, self._optimiser, loss)
+        self._store: dict[str, Any] | None = None
+        self._random = torch.Generator().manual_seed(seed).get_state()
+        self._rate = 0.0
+        self._first: dict[str, np.ndarray] | None = state
+
+    def advance(self, rates: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+        """Take a step at each of the learning rates."""
+        with self._private():
+            if self._first is not None:
+                self._rate = float(rates[0])
+                self._restore(self._first, self._batch(rows, 0))
+                self._first = None
+            return np.array([self._step(float(rate), self._batch(rows, index)) for index, rate in enumerate(rates)])
+
+    def _batch(self, rows: np.ndarray | None, index: int) -> Any:
+        return self._data if rows is None else take_rows(self._data, rows[index])
+
+    def _step(self, rate: float, batch: Any) -> float:
+        self._rate = rate
+        for optimiser in self._optimiser.optim_objs.values():
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        return float(self._svi.step(batch, self._prior, self._params, **self._problem.kwargs))
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Return the constrained value of each `param` site."""
+        import pyro
+
+        with self._private():
+            return {name: as_numpy(value).copy() for name, value in pyro.get_param_store().items()}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the parameters, unconstrained, the state of their optimisers, and that of the random numbers."""
+        assert self._store is not None
+        found = {"pyro.random": self._random.numpy()}
+        with self._private():
+            for name, held in self._optimiser.get_state().items():
+                found[f"pyro.value.{name}"] = as_numpy(self._store["params"][name]).copy()
+                kept = held["state"].get(0, {})
+                found |= {f"pyro.{key}.{name}": as_numpy(value).copy() for key, value in kept.items() if value is not None}
+        return found
+
+    def _restore(self, state: dict[str, np.ndarray], batch: Any) -> None:
+        """Put parameters, optimisers and random numbers back to where they were."""
+        import pyro
+        import torch
+        from pyro import poutine
+
+        args, kwargs = (batch, self._prior, self._params), self._problem.kwargs
+        guide = poutine.trace(self._problem.guide).get_trace(*args, **kwargs)  # registers the parameters
+        poutine.trace(poutine.replay(self._problem.zoo.model.pyro, guide)).get_trace(*args, **kwargs)
+        waiting = {}
+        for name, leaf in pyro.get_param_store()._params.items():
+            leaf.data.copy_(torch.from_numpy(state[f"pyro.value.{name}"]))
+            kept = {key: torch.from_numpy(state[at]).clone() for key in ADAM if (at := f"pyro.{key}.{name}") in state}
+            groups = self._optimiser.pt_optim_constructor([leaf], lr=self._rate).state_dict()["param_groups"]
+            waiting[name] = {"state": {0: kept} if kept else {}, "param_groups": groups}
+        self._optimiser.set_state(waiting)
+        torch.set_rng_state(torch.from_numpy(state["pyro.random"]))
+
+    @contextmanager
+    def _private(self) -> Iterator[None]:
+        """Open our own parameter store and random state, and give the user's back."""
+        import pyro
+        import torch
+
+        with self._auto.precision(), torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._random)
+            with pyro.get_param_store().scope(self._store) as self._store:
+                yield
+            self._random = torch.get_rng_state()
