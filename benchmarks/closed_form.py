@@ -16,6 +16,8 @@ from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.inference import fit as fitting
 from latentzoo.inference import pictures
 from latentzoo.inference.arviz_export import affordable_draws
+from latentzoo.inference.registry import Entry
+from latentzoo.inference.relabel import permutation, relabelled
 from latentzoo.inference.result import Fit
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params

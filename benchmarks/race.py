@@ -12,7 +12,7 @@ import numpy as np
 
 from latentzoo.benchmarks import race_picture, race_report
 from latentzoo.benchmarks.data_sets import Source, Task, sources
-from latentzoo.benchmarks.race_gaps import Descent, Standing, Track, compared, thinned
+from latentzoo.benchmarks.race_gaps import MOST_POINTS, Descent, Standing, Track, compared, thinned
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.inference import fit as fitting
@@ -30,6 +30,7 @@ NUM_SEEDS = {True: 2, False: 5}
 MAX_SECONDS = {True: 6.0, False: 60.0}  # of a run, compilation apart
 NUM_STEPS: int | None = None  # of a run: the method's own
 LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+WARM_UP = svi.BLOCK + 1  # steps: a library may compile at the first look at the bound and at the second
 NUM_STARTS = 10  # of which the best is where a seed's runs begin
 MINIBATCHES = 10  # of which one is a minibatch
 
@@ -121,14 +122,14 @@ class Course:
         return float(zoo.closed_form.elbo(stats, params, prior, zoo.spec))
 
     def warm_up(self, run: Run) -> float:
-        """Take one step before the first run of a contestant in this process; return the seconds to compile.
+        """Take some steps before the first run of a contestant in this process; return the seconds to compile.
 
         What a library imports and compiles when it is first used is then no part of any run.
         """
         if run.contestant in self._warm:
             return 0.0
         self._warm.add(run.contestant)
-        return self.fit(run, num_steps=1).compile_seconds
+        return self.fit(run, num_steps=WARM_UP).compile_seconds
 
     def fit(self, run: Run, **limits: Any) -> Fit:
         """Run from the start of the seed; whether it converged is in a row, and no warning."""
@@ -158,14 +159,14 @@ def _measured(course: Course, run: Run, context: Context) -> Iterator[Row]:
 
     Its curve ends where it began.
     """
-    compiling, begin = course.warm_up(run), course.elbo(course.start(run.seed))
+    begin = course.elbo(course.start(run.seed))
     row = partial(Row, "race", "ELBO", entry=course.task.zoo.name, variant=run.name, data=course.task.name)
     row = partial(row, library=run.contestant.library or "", unit="nats", reference=begin)
     try:
+        compiling = course.warm_up(run)
         fit = course.fit(run, num_steps=NUM_STEPS, max_seconds=MAX_SECONDS[context.quick])
     except UserError as error:
-        curve = Track(*(np.array([value]) for value in (0.0, 0.0, 0.0, begin))).curve
-        yield row(ok=False, compile_seconds=compiling, note=str(error), curve=curve)
+        yield row(ok=False, note=str(error), curve=Track.at(begin).curve)
         return
     yield row(
         value=fit.elbo,
@@ -181,8 +182,9 @@ def _track(course: Course, fit: Fit, begin: float) -> Track:
     """Return the way of a fit: its exact bound, off the clock, at the points that are kept."""
     kept = thinned(len(fit.history) + 1)
     elbo = [begin if point == 0 else course.elbo(fit.history[point - 1]) for point in kept]
-    spent = (np.append(0.0, values)[kept] for values in (fit.trace.step, fit.trace.seconds, fit.trace.gradients))
-    return Track(*spent, np.array(elbo))
+    spent = (fit.trace.step, fit.trace.seconds, fit.trace.gradients)
+    step, seconds, gradients = (np.append(0.0, values)[kept] for values in spent)
+    return Track(step, seconds, gradients, np.array(elbo))
 
 
 # --- what the runs of a data set come to ------------------------------------------------------------------------------
@@ -190,25 +192,31 @@ def _track(course: Course, fit: Fit, begin: float) -> Track:
 
 def _summed_up(course: Course, runs: Mapping[str, Run], context: Context) -> Iterator[Row]:
     """Yield how the contestants compare, and draw it. runs: by their unit of work."""
-    rows = {runs[row.work]: row for row in context.rows() if row.work in runs and row.curve is not None}
+    made = {row.work: row for row in context.rows()}
+    rows = {run: made[work] for work, run in runs.items() if work in made and made[work].curve is not None}
     if not rows:
         raise UserError("no run of this data set came to its end")
     tracks = {run: Track.of(row.curve) for run, row in rows.items() if row.curve is not None}
     best = max(float(np.nanmax(track.elbo)) for track in tracks.values())
     task, num_seeds = course.task, len({run.seed for run in tracks})
-    row = partial(Row, "race", entry=task.zoo.name, data=task.name)
     about = f"{task.options}; {task.about}; the highest of {len(tracks)} runs, {num_seeds} seeds"
+    row = partial(Row, "race", entry=task.zoo.name, data=task.name)
     yield row(race_report.BEST, value=best, unit="nats", note=about)
-    standings = []
-    for one in dict.fromkeys(run.contestant for run in tracks):
-        grid: dict[float | None, dict[int, Descent]] = defaultdict(dict)
-        for run in (run for run in tracks if run.contestant == one):
-            grid[run.rate][run.seed] = tracks[run].descent(best)
-        # The first run of a contestant compiles, and so does the first one after a stop.
-        compiling = max(rows[run].compile_seconds or 0.0 for run in tracks if run.contestant == one)
-        standings.append(Standing.of(one.name, one.library or "", grid, compiling))
+    # The first run of a contestant compiles, and so does the first one after a stop.
+    compiling = {run: rows[run].compile_seconds or 0.0 for run in rows}
+    standings = [
+        _standing(one, {run: track.descent(best) for run, track in tracks.items() if run.contestant == one}, compiling)
+        for one in dict.fromkeys(run.contestant for run in tracks)
+    ]
     yield from compared(standings, row)
     race_picture.save(standings, f"{task.zoo.name}, {task.name}", context.folder / _picture(task.zoo.name, task.name))
+
+
+def _standing(one: Contestant, descents: Mapping[Run, Descent], compiling: Mapping[Run, float]) -> Standing:
+    grid: dict[float | None, dict[int, Descent]] = defaultdict(dict)
+    for run, descent in descents.items():
+        grid[run.rate][run.seed] = descent
+    return Standing.of(one.name, one.library or "", grid, max(compiling[run] for run in descents))
 
 
 def _picture(entry: str, data: str) -> Path:
@@ -220,19 +228,19 @@ def section(rows: Sequence[Row], folder: Path) -> str:
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.entry, row.data].append(row)
-    rates = ", ".join(f"{rate:g}" for rate in LEARNING_RATES)
     intro = (
         "Every closed form of a model, and SVI in each library and with minibatches of a tenth of the rows, start at"
         f" the same parameters: for each seed at that of {NUM_STARTS} starts from which the closed form ends highest."
         " The bound is the hand-derived one, exact, evaluated off the clock at the parameters on the way; seconds leave"
-        " out compilation and one step that warms up, and gradients are counted in passes over all rows. SVI runs at"
-        f" the learning rates {rates}, its other settings the defaults; samplers, such as NUTS, climb no bound and take"
-        " no part.\n\n"
-        "The remaining gap is (best - bound) / (best - start), where best is the highest bound of all runs, and tells"
-        " how much of the way is left. What a gap cost is read at the first recorded point within it, over the seeds by"
-        " the median: of the fastest as it is, of the others in multiples of the fastest from the same start, with the"
-        ' range in brackets. "> 87" is of a contestant that had not come so near when it stopped, after 87 times what'
-        " the fastest needed."
+        " out compilation and a first warm-up, and gradients are counted in passes over all rows. SVI runs at each"
+        f" learning rate of {', '.join(f'{rate:g}' for rate in LEARNING_RATES)}, its other settings the defaults;"
+        " samplers, such as NUTS, climb no bound and take no part.\n\n"
+        "The remaining gap is (best - bound) / (best - start), where best is the highest bound of all runs. What a gap"
+        f" cost is read at the first recorded point within it: a closed form has one each step, SVI one every"
+        f" {svi.BLOCK} steps, so that its costs may be too high by as much, and no run keeps more than {MOST_POINTS}."
+        " Of the fastest it is the median over the seeds; of the others it is how many times the cost of the fastest"
+        ' from the same start, the median and in brackets the range. "> 87" is of a contestant that had not come so'
+        " near when it stopped, at 87 times the cost of the fastest."
     )
     each = (race_report.data_set(*key, group, _picture(*key), folder) for key, group in groups.items())
     return "\n\n".join([intro, *each])

@@ -33,6 +33,11 @@ class Track(NamedTuple):
         """Return the track that a row holds; what is not finite is NaN."""
         return cls(*(np.array(curve[name], dtype=np.float64) for name in cls._fields))
 
+    @classmethod
+    def at(cls, start: float) -> "Track":
+        """Return the track of a run that never left its start."""
+        return cls(*(np.array([value]) for value in (0.0, 0.0, 0.0, start)))
+
     @property
     def curve(self) -> dict[str, list[float | None]]:
         """The track as a row holds it."""

@@ -47,7 +47,9 @@ def _cost(row: Row) -> str:
 
 def _grid(rows: Sequence[Row]) -> str:
     """Return the gap of each contestant at each learning rate."""
-    found = {(row.variant, row.quantity.removeprefix(GAP_AT)): row for row in rows if row.quantity.startswith(GAP_AT)}
+    found = {
+        (row.variant, row.quantity.removeprefix(GAP_AT).strip()): row for row in rows if row.quantity.startswith(GAP_AT)
+    }
     names, rates = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
     lines = [[name, *(_gap(found.get((name, rate))) for rate in rates)] for name in names]
     return table([GAP_AT, *rates], lines) if lines else ""

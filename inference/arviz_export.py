@@ -69,7 +69,9 @@ def _of_sampler(fit: "Fit", num_draws: int) -> list[Chain]:
     count, length = next(iter(chains.draws.values())).shape[:2]
     kept = np.linspace(0, length - 1, min(num_draws, length)).round().astype(int)
     return [
-        Chain(*({name: values[chain][kept] for name, values in table.items()} for table in (chains.draws, chains.stats)))
+        Chain(
+            *({name: values[chain][kept] for name, values in table.items()} for table in (chains.draws, chains.stats))
+        )
         for chain in range(count)
     ]
 

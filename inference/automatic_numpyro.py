@@ -50,9 +50,8 @@ class Backend:
     def elbo(self, pair: Pair, params: Arrays, fixed: Fixed) -> Array:
         """Return the ELBO of one draw of the guide, by TraceEnum_ELBO."""
         import jax
-        from numpyro.infer import TraceEnum_ELBO
 
-        loss = TraceEnum_ELBO(max_plate_nesting=pair.max_plate_nesting)
+        loss = enumerated_elbo()(max_plate_nesting=pair.max_plate_nesting)
         guide = self._fixing(pair.guide, fixed)
         return -loss.loss(jax.random.PRNGKey(0), params, pair.model, guide, *pair.args, **pair.kwargs)
 
@@ -192,6 +191,34 @@ class Backend:
             return None
 
         return handlers.substitute(program, substitute_fn=substitute)
+
+
+@functools.cache
+def enumerated_elbo() -> Any:
+    """Return NumPyro's `TraceEnum_ELBO`, mended where a dimension has size one.
+
+    NumPyro 0.22 gives such a dimension no name and then fails on it: a plate of one component, one row, a site of one
+    state. The batch of a site that is all ones becomes an event, and a single state is not enumerated: the log
+    probabilities are the same.
+    """
+    from numpyro.infer import TraceEnum_ELBO
+    from numpyro.primitives import Messenger
+
+    class Singles(Messenger):
+        def process_message(self, msg: Any) -> None:
+            if msg["type"] != "sample":
+                return
+            if "enumerate" in msg["infer"] and len(msg["fn"].enumerate_support(expand=False)) == 1:
+                msg["infer"] = {key: value for key, value in msg["infer"].items() if key != "enumerate"}
+            shape = msg["fn"].batch_shape
+            if "enumerate" not in msg["infer"] and shape and set(shape) == {1}:
+                msg["fn"] = msg["fn"].to_event(len(shape))
+
+    class EnumeratedELBO(TraceEnum_ELBO):
+        def loss(self, rng_key: Any, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+            return super().loss(rng_key, param_map, Singles(model), Singles(guide), *args, **kwargs)
+
+    return EnumeratedELBO
 
 
 @functools.lru_cache(maxsize=16)

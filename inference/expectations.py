@@ -125,7 +125,10 @@ class Probe:
 
 
 class Whitening(NamedTuple):
-    """A linear map that makes the statistics of a site uncorrelated over the nodes: x and x^2 far from 0 are not."""
+    """A linear map that makes the statistics of a site uncorrelated over the nodes: x and x^2 far from 0 are not.
+
+    A statistic that never varies, such as the log weight of a single component, has no direction of its own.
+    """
 
     centre: np.ndarray
     matrix: np.ndarray
@@ -134,7 +137,9 @@ class Whitening(NamedTuple):
     def of(cls, rows: np.ndarray) -> "Whitening":
         """Return the map for statistics with these rows."""
         centre, spread = rows.mean(0), rows.std(0)
+        spread[spread == 0.0] = 1.0
         _, singular, right = np.linalg.svd((rows - centre) / spread, full_matrices=False)
+        singular, right = singular[singular > 0.0], right[singular > 0.0]
         return cls(centre, (right.T / singular) / spread[:, None] * np.sqrt(len(rows)))
 
     def apply(self, vector: Any, array: Callable[[Any], Any]) -> Any:

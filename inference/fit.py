@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -90,8 +90,8 @@ def fit(
         return _sampled(task, first, num_restarts, progress)
     own = None
     if guide is not None:
-        begin = partial(start_values, zoo, task.library, task.data, task.prior, start, seed)
-        own = own_guide(zoo, task.library, guide, begin)  # type: ignore[arg-type]
+        where = task.library or "numpyro"
+        own = own_guide(zoo, where, guide, partial(start_values, zoo, where, task.data, task.prior, first, seed))
     resumed = init.state if isinstance(init, Fit) and init.label == task.label else None
     return _climbed(task, first, own, dict(resumed or {}), num_restarts, keep_history, progress)
 
@@ -174,15 +174,16 @@ def _library(name: str, home: ModuleType | None, library: Library | None) -> Lib
     known = home.LIBRARIES if home else ()
     if not known and library is not None:
         raise UserError(f"library is {library!r}: {name} needs none, leave it out")
-    return choose(library or known[0], known, "library") if known else None
+    return cast(Library, choose(library or known[0], known, "library")) if known else None
 
 
 def _start(zoo: Entry, init: Params | Fit, like: Params, own: bool) -> Params:
-    """Return the parameters to start from, checked."""
-    params = init.params if isinstance(init, Fit) else init
-    if own or not isinstance(params, Params) or not isinstance(params.phi, dict | None):
-        return zoo.check_params(params, like=like)
-    raise UserError("init has no parameters of the model's guide: give those of a fit by cavi or svi, or params")
+    """Return the parameters to start from, checked. own: the guide is not the model's, whose parameters it may lack."""
+    if isinstance(init, Fit) and (init.guide or init.chains):
+        if not own:
+            raise UserError("init has no parameters of the model's guide: give a fit by cavi or svi, or params")
+        return like._replace(theta=init.params.theta)
+    return zoo.check_params(init.params if isinstance(init, Fit) else init, like=like)
 
 
 # --- methods that climb a bound ---------------------------------------------------------------------------------------
@@ -334,11 +335,10 @@ def _sampled(task: _Task, first: Params, num_restarts: int, progress: bool) -> F
         )
     each = [{site: values[index] for site, values in chains.draws.items()} for index in range(settings.num_chains)]
     chains = chains._replace(draws=aligned(each, task.zoo.dims(), task.zoo.exchangeable(task.prior)))
-    found = importance.of_chains(chains.draws, chains.stats) if settings.num_chains > 1 else {}
-    worst = found.get("r_hat", np.nan)
-    agreed = f"largest R-hat {worst:.4f}, smallest bulk ESS {found.get('ess_bulk', np.nan):.0f}"
-    converged = not chains.reason and bool(worst < mcmc.GOOD_R_HAT)
-    reason = chains.reason or agreed
+    found = importance.of_chains(chains.draws, chains.stats)
+    agreed = f"largest R-hat {found['r_hat']:.4f}, smallest bulk ESS {found['ess_bulk']:.0f}"
+    converged = not chains.reason and bool(found["r_hat"] < mcmc.GOOD_R_HAT)
+    reason = chains.reason or (agreed if settings.num_chains > 1 else "one chain alone has no R-hat")
     if not converged:
         warnings.warn(f"{task.label} has not converged: {reason}", Note, stacklevel=3)
     row = (task.num_steps, np.nan, chains.seconds, chains.num_gradients)

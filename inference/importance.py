@@ -1,7 +1,7 @@
 """Pareto-smoothed importance weights: how far a posterior can be trusted, and leave-one-out densities (by ArviZ)."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,25 @@ def of_weights(log_ratio: Float[np.ndarray, "draws"]) -> dict[str, float]:
 
 
 def of_chains(draws: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the worst diagnostics of a sampler over all numbers that it drew; draws have axes (chain, draw, ...)."""
+    """Return the worst diagnostics of a sampler over all numbers that it drew; draws have axes (chain, draw, ...).
+
+    A number that never varies, such as the weight of a single component, has none; nor has R-hat with one chain.
+    """
     az = arviz()
-    posterior = az.convert_to_dataset(dict(draws))
-    worst = {"r_hat": (az.rhat(posterior), max), "ess_bulk": (az.ess(posterior), min)}
-    worst["ess_tail"] = (az.ess(posterior, method="tail"), min)
-    found = {name: float(pick(values.to_array().values.ravel())) for name, (values, pick) in worst.items()}
+    posterior = az.convert_to_dataset({site: values for site, values in draws.items() if np.ptp(values)})
+    several = len(next(iter(draws.values()))) > 1
+    found = {
+        "r_hat": _worst(az.rhat(posterior), np.nanmax) if several else np.nan,
+        "ess_bulk": _worst(az.ess(posterior), np.nanmin),
+        "ess_tail": _worst(az.ess(posterior, method="tail"), np.nanmin),
+    }
     return {**found, "num_divergences": float(np.sum(stats["diverging"]))}
+
+
+def _worst(diagnostic: Any, pick: Callable[[np.ndarray], float]) -> float:
+    """Return the worst of a diagnostic over all sites, NaN where it has none."""
+    each = np.concatenate([values.values.ravel() for values in diagnostic.values()])
+    return float(pick(each)) if np.isfinite(each).any() else np.nan
 
 
 def loo(rows: Float[np.ndarray, "draws rows"], log_ratio: Float[np.ndarray, "draws"]) -> Any:

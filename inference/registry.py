@@ -62,10 +62,12 @@ class Losses:
 
     def numpyro(self, **options: Any) -> Any:
         """Return the loss for `numpyro.infer.SVI`."""
-        from numpyro.infer import Trace_ELBO, TraceEnum_ELBO
+        from numpyro.infer import Trace_ELBO
+
+        from latentzoo.inference.automatic_numpyro import enumerated_elbo
 
         if self._kind == "enumerated":
-            return TraceEnum_ELBO(max_plate_nesting=self._nesting, **options)
+            return enumerated_elbo()(max_plate_nesting=self._nesting, **options)
         return Trace_ELBO(**options)
 
 
@@ -265,7 +267,7 @@ class Entry:
         return {site: (*plates, *named.get(site, ())) for site, plates in self.plates().items()}
 
     def exchangeable(self, prior: Any) -> str | None:
-        """Return the plate whose labels mean nothing, where there is one: posteriors may differ by a permutation of it."""
+        """Return the plate whose labels mean nothing: posteriors may differ by a permutation of it; or None."""
         return self.model_room.exchangeable(prior, self.spec)
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 
 from latentzoo.inference.stopwatch import Stopwatch
 from latentzoo.models.language.contract import Params
+from latentzoo.models.language.errors import UserError
 
 ITS_END = "the method came to its end"
 
@@ -70,6 +71,10 @@ def drive(
     bound: evaluates the bound for a method that does not.
     keep_history: keep the parameters of every step.
     report: called with each step and its bound.
+
+    Raises
+    ------
+    UserError: the method takes no step.
     """
     watch = Stopwatch()
     columns: list[tuple[int, float, float, float]] = []
@@ -90,14 +95,12 @@ def drive(
         if reason:
             break
     if not columns:
-        raise ValueError("the method took no step")
+        raise UserError("the method came to its end: it has taken no step")
     trace = Trace(*(np.array(column) for column in zip(*columns, strict=True)))
     return Run(params, trace, watch.compiling, converged, reason, tuple(history))
 
 
-def _verdict(
-    step: Step, elbo: float, seconds: float, num_steps: int, max_seconds: float | None
-) -> tuple[bool, str]:
+def _verdict(step: Step, elbo: float, seconds: float, num_steps: int, max_seconds: float | None) -> tuple[bool, str]:
     """Return whether the run has converged, and why it ends here; no reason where it goes on."""
     if not np.isfinite(elbo):
         return False, f"the bound is {elbo} at step {step.number}"

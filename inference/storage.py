@@ -41,7 +41,11 @@ _DAMAGED = (
 
 def save(fit: Fit, path: Path) -> Path:
     """Write a fit, without its data and history. The file appears whole or not at all."""
-    arrays = {**contract.leaves(fit.params), **contract.leaves(fit.prior, "prior"), **contract.leaves(fit.trace, "trace")}
+    arrays = {
+        **contract.leaves(fit.params),
+        **contract.leaves(fit.prior, "prior"),
+        **contract.leaves(fit.trace, "trace"),
+    }
     for index, restart in enumerate(fit.restarts):
         arrays |= {f"restarts.{index}.{name}": leaf for name, leaf in contract.leaves(restart.params).items()}
     if fit.chains is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NUM_STEPS = 5000
 LIBRARIES: tuple[Library, ...] = ("numpyro", "pyro")
 BLOCK = 50  # steps between two looks at the bound
-WINDOW = 6  # blocks over which the smoothed bound must have risen by more than its noise
+WINDOW = 6  # blocks: the bound is smoothed over each half of them
 LEVELS = (1.0, 0.2, 0.04)  # of the learning rate, one after each plateau
 
 # Multipliers of the learning rate at a part of the run, from 0 to 1.
@@ -111,7 +111,7 @@ def steps(
     ----------
     params: to start from; their phi is None where the guide is not the model's own.
     state: of an earlier run, from which this one goes on. keep_state: is given it after each block.
-    tol: a plateau is where the smoothed bound rises by less than this part of itself, or than its own noise.
+    tol: a plateau is where the smoothed bound rises by less than this part of itself.
     """
     total = contract.num_rows(data) or 0
     batch = settings.batch_rows
@@ -134,8 +134,8 @@ def steps(
         number, converged = done + size, ""
         if plateau.reached(-losses):
             level, plateau = level + 1, Plateau(tol)
-            if _at_rest(settings.schedule, level, number == num_steps):
-                converged = f"the smoothed bound no longer rises, at learning rate {rates[-1]:.3g}"
+        if _at_rest(settings.schedule, level, number == num_steps):
+            converged = f"the smoothed bound no longer rises, at learning rate {rates[-1]:.3g}"
         yield Step(number, _params(zoo, params, stepper.values()), number * per_step, -float(losses.mean()), converged)
 
 
@@ -146,8 +146,10 @@ def _multipliers(schedule: str, level: int, done: int, size: int, num_steps: int
 
 
 def _at_rest(schedule: str, level: int, last: bool) -> bool:
-    """Return whether a plateau is where a run ends: a rate that falls with the steps has to fall to its end."""
-    return level == len(LEVELS) if schedule == "plateau" else schedule == "constant" or last
+    """Return whether a run has converged after so many plateaus: a rate that falls with the steps falls to its end."""
+    if schedule == "plateau":
+        return level == len(LEVELS)
+    return level > 0 and (last or schedule == "constant")
 
 
 def _batches(total: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -168,16 +170,18 @@ def _params(zoo: "Entry", start: Params, values: dict[str, np.ndarray]) -> Param
 
 
 class Plateau:
-    """Says when a noisy bound has stopped to rise: over two halves of a window, by no more than its noise or `tol`."""
+    """Says when a noisy bound has stopped to rise: its mean over the later half of a window is no higher than before.
+
+    Where the bound is flat the noise decides, and half the looks say so; where it still rises by a few times the noise
+    of a mean over half a window, hardly any does.
+    """
 
     def __init__(self, tol: float):
-        self._tol, self._blocks = tol, list[np.ndarray]()
+        self._tol, self._means = tol, list[float]()
 
     def reached(self, elbos: np.ndarray) -> bool:
         """Take in a block of bounds; return whether the window is full and flat."""
-        self._blocks = [*self._blocks, elbos][-WINDOW:]
-        if len(self._blocks) < WINDOW:
-            return False
-        before, after = (np.concatenate(part) for part in (self._blocks[: WINDOW // 2], self._blocks[WINDOW // 2 :]))
-        noise = np.sqrt(before.var() / before.size + after.var() / after.size)
-        return bool(after.mean() - before.mean() <= max(self._tol * abs(after.mean()), noise))
+        self._means = [*self._means, float(elbos.mean())][-WINDOW:]
+        before, after = self._means[: WINDOW // 2], self._means[WINDOW // 2 :]
+        rise = sum(after) / len(after) - sum(before) / len(before) if after else np.inf
+        return len(self._means) == WINDOW and rise <= self._tol * abs(self._means[-1])

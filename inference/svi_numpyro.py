@@ -59,9 +59,9 @@ class Stepper:
     def _restore(self, state: dict[str, np.ndarray]) -> None:
         import jax
 
-        tree = jax.tree.structure(self._state)
-        leaves = [self._auto.ppl.array(state[f"numpyro.{index}"]) for index in range(tree.num_leaves)]
-        self._state = jax.tree.unflatten(tree, leaves)
+        leaves, tree = jax.tree.flatten(self._state)
+        kept = [self._auto.ppl.array(state[f"numpyro.{index}"]) for index in range(len(leaves))]
+        self._state = jax.tree.unflatten(tree, kept)
 
 
 @functools.lru_cache(maxsize=16)

@@ -33,13 +33,13 @@ class Stepper:
         self._data, self._prior, self._params = (
             map_leaves(lambda _, leaf: self._auto.ppl.array(leaf), tree) for tree in trees
         )
+        self._rate = 0.0
         optimiser = {"adam": pyro.optim.Adam, "sgd": pyro.optim.SGD}[problem.optimiser]
         self._optimiser = optimiser(lambda *_: {"lr": self._rate})
         loss = problem.zoo.loss.pyro(num_particles=problem.num_particles)
         self._svi = pyro.infer.SVI(problem.zoo.model.pyro, problem.guide, self._optimiser, loss)
         self._store: dict[str, Any] | None = None
         self._random = torch.Generator().manual_seed(seed).get_state()
-        self._rate = 0.0
         self._first: dict[str, np.ndarray] | None = state
 
     def advance(self, rates: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
@@ -76,7 +76,9 @@ class Stepper:
             for name, held in self._optimiser.get_state().items():
                 found[f"pyro.value.{name}"] = as_numpy(self._store["params"][name]).copy()
                 kept = held["state"].get(0, {})
-                found |= {f"pyro.{key}.{name}": as_numpy(value).copy() for key, value in kept.items() if value is not None}
+                found |= {
+                    f"pyro.{key}.{name}": as_numpy(value).copy() for key, value in kept.items() if value is not None
+                }
         return found
 
     def _restore(self, state: dict[str, np.ndarray], batch: Any) -> None:

@@ -18,6 +18,7 @@ from latentzoo.inference.checks import STANDARD_ERRORS, Case, Check, Gradient, H
 from latentzoo.inference.expectations import Estimate, Integrand, Rule, expectation
 from latentzoo.inference.progress import progress as progress_bar
 from latentzoo.inference.registry import Entry, get
+from latentzoo.inference.result import Fit
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError
@@ -27,7 +28,7 @@ NUM_ROWS, NUM_BATCH = 20, 8
 
 
 def verify(
-    name: str | Entry | None = None,
+    name: str | Entry | Fit | None = None,
     *,
     library: Library | None = None,
     model: Callable[..., Any] | None = None,
@@ -45,6 +46,8 @@ def verify(
 
     A model of the zoo: `verify("earthquakes")`, over every choice of its Spec that the keywords leave open.
 
+    A fit: `verify(fit)`, at its parameters and on its data, whichever method and library found them.
+
     Your own: `verify(library="pyro", model=..., guide=..., elbo=..., gradient=..., params=..., data=...)`, where
     `model(data)` and `guide(data)` are ordinary programs of the library with their own param sites, `params` gives each
     site its constrained value, `elbo(params, data)` returns a float and `gradient(params, data)` a dict with the same
@@ -54,6 +57,9 @@ def verify(
     ------
     UserError: an argument is missing or unknown; a parameter that the programs do not have, or one without a value.
     """
+    if isinstance(name, Fit):
+        contract.check_keywords(spec, (), "argument of verify for a fit")
+        return _verify_fit(name, library, seed)
     if name is not None:
         return _verify_entry(name, library, num_points, seed, progress, spec)
     own = {"library": library, "model": model, "guide": guide, "elbo": elbo, "gradient": gradient, "params": params}
@@ -130,7 +136,10 @@ def _double(leaf: Any) -> Any:
 
 
 class Setting(NamedTuple):
-    """One variant of an entry, with the data that it is proved on; `total_rows` where they are a minibatch."""
+    """One variant of an entry, with the data that it is proved on; `total_rows` where they are a minibatch.
+
+    point: what the points are called.
+    """
 
     entry: Entry
     label: str
@@ -138,6 +147,7 @@ class Setting(NamedTuple):
     prior: Any
     points: tuple[Params, ...]
     total_rows: int | None = None
+    point: str = "random point"
 
     def pair(self, library: Library) -> Pair:
         """Return the bound programs of a library."""
@@ -176,6 +186,16 @@ def _verify_entry(
     return Report(tuple(rows))
 
 
+def _verify_fit(fit: Fit, library: Library | None, seed: int) -> Report:
+    if fit.data is None:
+        raise UserError("this fit was loaded without its data: lz.load(path, data=...)")
+    if fit.chains is not None or fit.guide is not None:
+        raise UserError(f"a fit by {fit.label} has no hand-derived bound: verify one of the model's own guide")
+    setting = Setting(fit.entry, f"fit by {fit.label}", fit.data, fit.prior, (fit.params,), point="fitted point")
+    proof, libraries = _PROOFS[fit.entry.closed_form.PROOF], LIBRARIES if library is None else (library,)
+    return Report(tuple(row for each in libraries for row in proof(setting, backend(each), seed)))
+
+
 def _settings(zoo: Entry, library: Library, num_points: int, seed: int) -> Iterator[Setting]:
     """Yield the whole data with local fields at their optimum and free, and a minibatch."""
     data, _ = zoo.simulate(seed=seed, num_rows=NUM_ROWS, library=library)
@@ -212,7 +232,7 @@ def _expected_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Chec
         for index, params in enumerate(setting.points):
             leaves = contract.leaves(params)
             hand = _expected_hand(setting, params)
-            case = Case(setting.entry.name, setting.label, f"random point {index}", hand)
+            case = Case(setting.entry.name, setting.label, f"{setting.point} {index}", hand)
             rule, estimate = expectation(integrand, leaves, seed + index)
             yield from compare(case, auto.name, _way(integrand, leaves, rule), estimate)
         if rule is not None and rule.separable and setting.free:
@@ -265,7 +285,7 @@ def _noise_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Check]:
             hand = Hand(factor * float(value), scaled)
             values, gradient = elbos(leaves, [noise], np.ones(1))
             exact = Estimate(float(values[0]), gradient, 0.0, {name: np.zeros_like(g) for name, g in gradient.items()})
-            case = Case(zoo.name, setting.label, f"random point {index}", hand)
+            case = Case(zoo.name, setting.label, f"{setting.point} {index}", hand)
             yield from compare(case, auto.name, f"common noise ({', '.join(noise)})", exact)
 
 

@@ -309,9 +309,7 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     return {"responsibilities": resp, "component": resp.argmax(1)}
 
 
-def predict_at(
-    draws: dict[str, Array], params: Params, data: Data, prior: Prior, spec: Spec
-) -> dict[str, Array]:
+def predict_at(draws: dict[str, Array], params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:
     """Return p(component | event, globals) as probabilities, its mean over draws, and the most probable component."""
     total: Array = 0.0
     for index in range(len(draws["loc"])):

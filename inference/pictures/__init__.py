@@ -90,8 +90,8 @@ def elbo(fit: Fit) -> "Figure":
     """Draw how far the bound was from the best that was reached, against steps and against seconds.
 
     The distance is on a logarithmic scale: the bound itself is a flat line after a few steps, whatever it still does.
-    The bounds of SVI are noisy, and some exceed any bound there is: they are measured from the one at the end, which is
-    not noisy, and those above it lie below zero, on a scale that is linear as far as the noise goes.
+    The bounds of SVI are noisy, and some exceed any bound there is: they are measured from `fit.elbo`, that of the end,
+    and those above it lie below zero, on a scale that is linear as far as the noise goes.
     """
     figure = new_figure(9.0, 3.8)
     by_steps, by_seconds = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.05})
@@ -109,6 +109,7 @@ def elbo(fit: Fit) -> "Figure":
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     by_steps.set(xlabel="step", ylabel=f"nats below the {'final' if noisy else 'best'} bound")
+    by_steps.locator_params(axis="x", integer=True)
     by_seconds.set(xlabel=unit)
     words = _restarts(by_steps, fit, noisy)
     if by_steps.get_legend_handles_labels()[1]:

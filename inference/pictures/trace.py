@@ -54,8 +54,8 @@ def worst(chains: Chains) -> tuple[list[Coordinate], int]:
     """Return the coordinates with the largest R-hat, the largest first, and how many there are in all."""
     az, several = importance.arviz(), chains.stats["diverging"].shape[0] > 1
     columns = dict(_columns(chains.draws))
-    r_hat = {name: float(az.rhat(column)) if several else np.nan for name, column in columns.items()}
-    # A number that never moves has no R-hat, and nothing to show.
+    with np.errstate(divide="ignore", invalid="ignore"):  # a number that never moves has no R-hat
+        r_hat = {name: float(az.rhat(column)) if several else np.nan for name, column in columns.items()}
     chosen = sorted(columns, key=lambda name: np.nan_to_num(-r_hat[name], nan=np.inf))[:MOST_COORDINATES]
     return [Coordinate(name, columns[name], r_hat[name], float(az.ess(columns[name]))) for name in chosen], len(columns)
 
@@ -79,8 +79,9 @@ def _thinned(num_draws: int) -> str:
 def _part(found: list[Coordinate], total: int) -> str:
     if len(found) == total:
         return ""
-    known = not np.isnan(found[0].r_hat)
-    return f"\nthe {'' if known else 'first '}{len(found)} of {total} coordinates{' with the largest R-hat' if known else ''}"
+    if np.isnan(found[0].r_hat):
+        return f"\nthe first {len(found)} of {total} coordinates"
+    return f"\nthe {len(found)} of {total} coordinates with the largest R-hat"
 
 
 def _title(fit: Fit, chains: Chains) -> str:

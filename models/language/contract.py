@@ -92,7 +92,7 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
 
 
 def check_number(name: str, value: Any, least: float = -np.inf, above: float = -np.inf) -> None:
-    """Raise `UserError` that names the argument when it is not a number, at least `least`, above `above`, below 2^32."""
+    """Raise `UserError` that names the argument when it is no number, at least `least`, above `above`, below 2^32."""
     good = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not good or not least <= value < 2**32 or not above < value:
         lowest = f"at least {least:g}" if above == -np.inf else f"above {above:g}"

@@ -189,7 +189,7 @@ def _field_rows(tree: Any) -> list[tuple[str, str]]:
     return rows
 
 
-# --- simulate, fit and compare -------------------------------------------------------------------------------------------------
+# --- simulate, fit and compare ----------------------------------------------------------------------------------------
 
 
 def simulate_command(entry: "Entry") -> click.Command:
@@ -255,7 +255,9 @@ def fit_command(entry: "Entry") -> click.Command:
     choice, first = click.Choice(entry.methods), entry.methods[0]
     method = [click.Option(["--method"], type=choice, default=first, show_default=True, help="how to fit")]
     method += options(lz.fit, leave_out=("seed", "keep_history"))
-    method += [click.Option(["--guide"], metavar="NAME", help="for svi, one of the library's AutoGuides: AutoNormal ...")]
+    method += [
+        click.Option(["--guide"], metavar="NAME", help="for svi, one of the library's AutoGuides: AutoNormal ...")
+    ]
     chosen = [*method, *(option for group in by_method.values() for option in group)]
 
     def run(out: Path, seed: int, **given: Any) -> None:
@@ -280,13 +282,14 @@ def compare_command(entry: "Entry") -> click.Command:
     inputs, by_method = Inputs.of(entry), settings(entry)
     what = f"separated by commas, of {', '.join(commands.labels(entry))}; without a library it is NumPyro"
     usual = ",".join(commands.usual(entry))
-    limits = ("num_steps", "tol", "max_seconds", "progress")
     method = [
         click.Option(["--methods"], default=usual, show_default=True, metavar="METHOD,...", help=what),
         click.Option(["--reference"], metavar="METHOD", help="whose posterior the others are measured against [nuts]"),
         click.Option(["--num-starts"], type=COUNT, default=10, show_default=True, help=commands.STARTS),
-        click.Option(["--held-out"], type=click.FloatRange(0.0, 0.9), default=0.1, show_default=True, help=commands.PART),
-        *[option for option in options(lz.fit) if option.name in limits],
+        click.Option(
+            ["--held-out"], type=click.FloatRange(0.0, 0.9), default=0.1, show_default=True, help=commands.PART
+        ),
+        *[option for option in options(lz.fit) if option.name in commands.LIMITS],
     ]
     chosen = [*method[4:], *(option for group in by_method.values() for option in group)]
 
@@ -297,7 +300,9 @@ def compare_command(entry: "Entry") -> click.Command:
         train, test, split = commands.split(task.data, given["held_out"], seed)
         click.echo(f"{task.source}; {split}")
         fits = commands.fits(task.zoo, train, task.prior, names, given["num_starts"], seed, given_of(given, chosen))
-        commands.write_comparison(lz.compare(fits, reference=reference, held_out=test, seed=seed), fits, out, task.source)
+        commands.write_comparison(
+            lz.compare(fits, reference=reference, held_out=test, seed=seed), fits, out, task.source
+        )
 
     text = (
         "Fit the model by several methods from the same start; write their comparison as a table and a picture,"

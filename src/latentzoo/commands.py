@@ -3,7 +3,7 @@
 import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from latentzoo.inference.comparison import Comparison
     from latentzoo.inference.registry import Entry
     from latentzoo.inference.result import Fit
+    from latentzoo.models.language.ppl import Library
 
 
 def prior_fields(zoo: "Entry", assignments: tuple[str, ...]) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def _values(zoo: "Entry", pairs: list[str]) -> dict[str, Any]:
 
 # --- several methods --------------------------------------------------------------------------------------------------
 
+LIMITS = ("num_steps", "tol", "max_seconds", "progress")  # of every method
 STARTS = "all methods start at the one, of so many, from which the model's first method ends highest"
 PART = "the part of the rows, drawn at random, that is not fitted and on which the log density is measured"
 
@@ -101,7 +103,8 @@ def labels(zoo: "Entry") -> list[str]:
 
 def usual(zoo: "Entry") -> list[str]:
     """Return the methods to compare where none are named: all, a sampler in its first library only, as it is slow."""
-    from latentzoo.inference.fit import HOMES, mcmc
+    from latentzoo.inference import mcmc
+    from latentzoo.inference.fit import HOMES
 
     slow = {f"{method}-{name}" for method in zoo.methods if HOMES[method] is mcmc for name in mcmc.LIBRARIES[1:]}
     return [label for label in labels(zoo) if label not in slow]
@@ -143,11 +146,12 @@ def fits(
     start = best_start(zoo, data, prior, num_starts, seed)
     found = dict[str, "Fit"]()
     for label in methods:
-        method, _, library = label.partition("-")
-        own, every = {field.name for field in fields(HOMES[method].Settings)}, ("num_steps", "tol", "max_seconds", "progress")
-        taken = {name: value for name, value in given.items() if name in own or name in every}
+        method, _, name = label.partition("-")
+        library = cast("Library | None", name or None)
+        known = {field.name for field in fields(HOMES[method].Settings)} | set(LIMITS)
+        taken = {name: value for name, value in given.items() if name in known}
         click.echo(f"{label} ...")
-        found[label] = lz.fit(zoo, data, method, prior=prior, init=start, library=library or None, seed=seed, **taken)
+        found[label] = lz.fit(zoo, data, method, prior=prior, init=start, library=library, seed=seed, **taken)
         click.echo(f"{label}: {found[label].num_steps} steps, {found[label].seconds:.2f} s")
     return found
 
@@ -158,7 +162,10 @@ def write_comparison(comparison: "Comparison", fits: dict[str, "Fit"], out: Path
 
     click.echo(f"\n{comparison}\n")
     out.mkdir(parents=True, exist_ok=True)
-    tables = {"comparison.csv": comparison.to_pandas().to_csv(), "coordinates.csv": comparison.sites_to_pandas().to_csv()}
+    tables = {
+        "comparison.csv": comparison.to_pandas().to_csv(),
+        "coordinates.csv": comparison.sites_to_pandas().to_csv(),
+    }
     for name, text in {"comparison.txt": f"{comparison}\n", **tables}.items():
         with atomic(out / name, "w", encoding="utf-8") as file:
             file.write(text)

@@ -85,7 +85,8 @@ def test_the_truth_is_found_under_other_labels() -> None:
     draws = truth["loc"][[2, 0, 1]] + 0.1 * noise
     dims = ("chain", "draw", "components", "place")
     posterior = xr.Dataset({"loc": (dims, draws), "weights": (("chain", "draw", "which"), draws[..., 0])})
-    (row,) = closed_form._recovery(partial(Row, "closed_form"), posterior, truth)
+    zoo = lz.get("earthquakes")
+    (row,) = closed_form._recovery(partial(Row, "closed_form"), zoo, posterior, zoo.prior(), truth)
     assert row.quantity == "loc: distance to the truth"
     assert row.value is not None
     assert row.value < 0.05

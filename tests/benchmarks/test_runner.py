@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from latentzoo.benchmarks import report, results, runner
@@ -21,10 +22,13 @@ class Toy:
 
     def __init__(self, **works: Work):
         self.works, self.runs = works, dict.fromkeys(works, 0)
+        self.reads: dict[str, tuple[str, ...]] = {}
+        self.context: Context | None = None
 
     def units(self, context: Context) -> Iterator[Unit]:
+        self.context = context
         for name in self.works:
-            yield Unit(name, lambda name=name: self._run(name))
+            yield Unit(name, lambda name=name: self._run(name), self.reads.get(name, ()))
 
     def _run(self, name: str) -> Iterator[Row]:
         self.runs[name] += 1
@@ -78,7 +82,7 @@ def held(folder: Path) -> dict[str, dict[str, object]]:
 
 def test_suites_are_found_by_their_declaration() -> None:
     found = runner.suites()
-    assert set(found) == {"agreement", "closed_form", "speed"}
+    assert set(found) == {"agreement", "closed_form", "race", "speed"}
     for name, line in found.items():
         suite = runner.load(name)
         assert line == suite.SUITE
@@ -125,6 +129,79 @@ def test_a_bench_that_was_stopped_goes_on(bench: Callable[..., bool], tmp_path: 
     assert found.started == left.started
     assert found.finished is not None
     assert [row.work for row in found.rows] == [f"toy/{work}" for work in ("good", "half", "rest") for _ in "12"]
+
+
+class Summed(Toy):
+    """A toy with a unit that sums the values of others up."""
+
+    def __init__(self, **works: Work):
+        super().__init__(**works, total=self._total)
+        self.reads = {"total": tuple(works)}
+
+    def _total(self) -> Iterator[Row]:
+        assert self.context is not None
+        works = {f"toy/{read}" for read in self.reads["total"]}
+        values = [row.value or 0.0 for row in self.context.rows() if row.work in works]
+        yield Row("toy", "sum", entry="a", value=sum(values))
+
+
+def one() -> Iterator[Row]:
+    yield Row("toy", "one", entry="a", value=1.0)
+
+
+def two() -> Iterator[Row]:
+    yield Row("toy", "two", entry="a", value=2.0)
+
+
+def test_a_unit_that_reads_others_is_made_anew_with_them(bench: Callable[..., bool], tmp_path: Path) -> None:
+    assert not bench(Summed(one=one, two=broken))
+    assert held(tmp_path)["sum"]["value"] == 1.0
+    second = Summed(one=one, two=two)
+    assert bench(second)
+    assert second.runs == {"one": 0, "two": 1, "total": 1}
+    assert held(tmp_path)["sum"]["value"] == 3.0
+    third = Summed(one=one, two=two)
+    assert bench(third)
+    assert third.runs == {"one": 0, "two": 0, "total": 0}
+
+
+def test_a_unit_that_reads_others_is_made_anew_after_a_stop_between_them(
+    bench: Callable[..., bool], tmp_path: Path
+) -> None:
+    assert not bench(Summed(one=one, two=broken))
+    stopped_between = Summed(one=one, two=two, three=stopped)
+    stopped_between.reads = {"total": ("one", "two")}
+    with pytest.raises(KeyboardInterrupt):
+        bench(stopped_between)
+    left = results.load(tmp_path / "results.json")
+    assert "toy/two" in left.done
+    assert "toy/total" not in left.done
+    assert "sum" not in held(tmp_path)  # the old one is no sum of what is there
+    last = Summed(one=one, two=two)
+    assert bench(last)
+    assert last.runs == {"one": 0, "two": 0, "total": 1}
+    assert held(tmp_path)["sum"]["value"] == 3.0
+
+
+def test_curves_are_kept_with_what_is_not_finite_as_null(bench: Callable[..., bool], tmp_path: Path) -> None:
+    curve = {"step": np.arange(3), "elbo": [np.float64(-2.5), float("nan"), -np.inf]}
+    row = Row("toy", "run", entry="a", compile_seconds=np.float64(0.5), curve={k: list(v) for k, v in curve.items()})
+    assert bench(Toy(run=lambda: [row]))
+    (found,) = results.load(tmp_path / "results.json").rows
+    assert found.curve == {"step": [0, 1, 2], "elbo": [-2.5, None, None]}
+    assert found.compile_seconds == 0.5
+
+
+def test_results_of_an_earlier_schema_are_refused_and_left_as_they_are(
+    bench: Callable[..., bool], tmp_path: Path
+) -> None:
+    bench(Toy(good=good))
+    path = tmp_path / "results.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(f'"schema": {results.SCHEMA}', '"schema": 1'), "utf-8")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="another schema: this version reads 2"):
+        bench(Toy(good=good))
+    assert path.read_bytes() == before
 
 
 def test_other_settings_start_anew_and_say_so(
