@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 FEWEST = 25  # draws: a Pareto tail is fitted to the largest fifth of them
+EQUAL = 1e-8  # nats: log weights that differ by no more are the same
 GOOD = 0.7  # below it, importance weights can be relied on (Vehtari et al., 2024)
 
 
@@ -22,10 +23,10 @@ def arviz() -> Any:
 def smoothed(log_weights: Float[np.ndarray, "... draws"]) -> tuple[np.ndarray, np.ndarray]:
     """Return Pareto-smoothed log weights that sum to one over the last axis, and their shapes k-hat.
 
-    Weights that are all the same need no smoothing: their k-hat is -inf.
+    Weights that are all the same, but for rounding, need no smoothing: their k-hat is -inf.
     """
     log_weights = np.asarray(log_weights, dtype=np.float64)
-    if not np.ptp(log_weights, axis=-1).any():
+    if (np.ptp(log_weights, axis=-1) < EQUAL).all():
         return np.full_like(log_weights, -np.log(log_weights.shape[-1])), np.full(log_weights.shape[:-1], -np.inf)
     found, khat = arviz().psislw(log_weights.copy())
     return np.asarray(found), np.asarray(khat)

@@ -31,7 +31,9 @@ class Stepper:
             trees = (data, prior, params)
             self._args = tuple(map_leaves(lambda _, leaf: self._auto.ppl.array(leaf), tree) for tree in trees)
             batch = self._args if problem.total_rows is None else (take_rows(data, slice(0, 1)), *self._args[1:])
-            self._state = self._svi.init(jax.random.PRNGKey(seed), *batch, **problem.kwargs)
+            start = self._svi.init(jax.random.PRNGKey(seed), *batch, **problem.kwargs)
+            # A weakly typed number becomes a strong one in the first block, which would then be compiled twice.
+            self._state = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), start)
             if state is not None:
                 self._restore(state)
 

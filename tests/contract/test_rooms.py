@@ -66,8 +66,8 @@ def test_verbs_take_the_arguments_of_the_contract(zoo):
 
 
 def test_dimensions_are_those_of_sites(zoo):
-    plates = zoo.plates()
-    assert set(zoo.model_room.DIMS) <= set(plates)
+    every = [dataclasses.replace(zoo, spec=spec) for spec in contract.variants(zoo.spec)]
+    assert set(zoo.model_room.DIMS) <= {site for variant in every for site in variant.plates()}
     plate = zoo.exchangeable(zoo.prior())
     assert plate is None or any(plate in dims for dims in zoo.dims().values())
     data, truth = zoo.simulate(num_rows=4)
