@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from latentzoo.inference.automatic import backend
+from latentzoo.inference.automatic_numpyro import QUICKLY
 from latentzoo.inference.svi import BLOCK, Problem
 from latentzoo.models.language.contract import Params, as_numpy, map_leaves, take_rows
 
@@ -27,13 +28,11 @@ class Stepper:
 
         self._auto = backend("numpyro")
         with self._auto.precision():
-            self._svi, self._advance = _compiled(problem)
+            self._svi, start, self._advance = _compiled(problem)
             trees = (data, prior, params)
             self._args = tuple(map_leaves(lambda _, leaf: self._auto.ppl.array(leaf), tree) for tree in trees)
             batch = self._args if problem.total_rows is None else (take_rows(data, slice(0, 1)), *self._args[1:])
-            start = self._svi.init(jax.random.PRNGKey(seed), *batch, **problem.kwargs)
-            # A weakly typed number becomes a strong one in the first block, which would then be compiled twice.
-            self._state = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), start)
+            self._state = start(jax.random.PRNGKey(seed), *batch)
             if state is not None:
                 self._restore(state)
 
@@ -67,8 +66,8 @@ class Stepper:
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(problem: Problem) -> tuple[Any, Callable[..., Any]]:
-    """Return NumPyro's SVI object of a problem, and the compiled block of its steps."""
+def _compiled(problem: Problem) -> tuple[Any, Callable[..., Any], Callable[..., Any]]:
+    """Return NumPyro's SVI object of a problem, its compiled start, and the compiled block of its steps."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -89,7 +88,13 @@ def _compiled(problem: Problem) -> tuple[Any, Callable[..., Any]]:
 
         return jax.lax.scan(one, state, steps)
 
-    return svi, jax.jit(advance)
+    def start(key: Any, *args: Any) -> Any:
+        # A weakly typed number would become a strong one in the first block, which would then be compiled twice.
+        return jax.tree.map(
+            lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), svi.init(key, *args, **problem.kwargs)
+        )
+
+    return svi, jax.jit(start, compiler_options=QUICKLY), jax.jit(advance)
 
 
 def _at_rate(state: Any, rate: Any) -> Any:

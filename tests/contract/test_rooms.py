@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import get_type_hints
 
+import numpy as np
 import pytest
 
 import latentzoo as lz
