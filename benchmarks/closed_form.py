@@ -60,9 +60,7 @@ def _measure(task: Task, context: Context) -> Iterator[Row]:
     if task.truth is not None:
         yield from _against_truth(row, task, fit, task.truth)
     num_draws = affordable_draws(contract.num_rows(task.data) or 0, len(fit.restarts))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Note)  # restarts that ended elsewhere are a row
-        draws = fit.to_arviz(num_draws=num_draws, seed=fit.seed)
+    draws = fit.to_arviz(num_draws=num_draws, seed=fit.seed)
     if task.truth is not None:
         yield from _recovery(row, task.zoo, draws.posterior, task.prior, task.truth)
     paths = _write(fit, draws, context.folder / "closed_form" / task.zoo.name / task.name)

@@ -1,7 +1,6 @@
 """A fit as ArviZ sees it."""
 
 import dataclasses
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,10 +11,9 @@ from latentzoo.inference.posterior import log_likelihoods, log_prior
 from latentzoo.inference.relabel import aligned
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
-from latentzoo.models.language.errors import Note
 
 if TYPE_CHECKING:
-    from latentzoo.inference.result import Fit
+    from latentzoo.inference.result import Fit, Restart
 
 MOST_VALUES = 5_000_000  # draws times rows in a file: each has the log likelihood of the row and a new one in its place
 ANOTHER = 1.0  # nats below the best bound, from which on a restart is called another optimum
@@ -24,6 +22,12 @@ ANOTHER = 1.0  # nats below the best bound, from which on a restart is called an
 def affordable_draws(num_rows: int, num_chains: int = 1) -> int:
     """Return how many draws of each chain, all together 100 to 1000, a file should hold."""
     return max(min(max(MOST_VALUES // max(num_rows, 1), 100), 1000) // num_chains, importance.FEWEST)
+
+
+def at_the_optimum(fit: "Fit") -> list["Restart"]:
+    """Return the restarts that ended where the best did, the best first: those in other optima are no posterior."""
+    ranked = sorted(fit.restarts, key=lambda restart: restart.elbo, reverse=True)
+    return [run for run in ranked if fit.elbo - run.elbo <= max(ANOTHER, 1e-6 * abs(fit.elbo))]
 
 
 class Chain(NamedTuple):
@@ -55,11 +59,17 @@ def export(fit: "Fit", data: Any, num_draws: int, seed: int) -> Any:
         observed_data=contract.leaves(data),
         constant_data={f"prior_{name}": np.asarray(value) for name, value in contract.leaves(fit.prior).items()},
         dims={**{site: list(names) for site, names in dims.items()}, "obs": [row_plate]},
-        attrs={"inference_library": "latentzoo", "model": fit.entry.name, "method": fit.label},
+        attrs={"inference_library": "latentzoo", "model": fit.entry.name, "method": fit.label, **_left_out(fit)},
     )
     trace = {name: ("step", column) for name, column in fit.trace._asdict().items() if name != "step"}
     inference_data.add_groups({"optimisation": xr.Dataset(trace, coords={"step": fit.trace.step})})
     return inference_data
+
+
+def _left_out(fit: "Fit") -> dict[str, int]:
+    """Return how many restarts ended in other optima, where any did."""
+    number = len(fit.restarts) - len(at_the_optimum(fit))
+    return {"restarts_in_other_optima": number} if number else {}
 
 
 def _of_sampler(fit: "Fit", num_draws: int) -> list[Chain]:
@@ -77,14 +87,9 @@ def _of_sampler(fit: "Fit", num_draws: int) -> list[Chain]:
 
 
 def _of_restarts(fit: "Fit", num_draws: int, seed: int) -> list[Chain]:
-    """Return a chain of draws from the guide of each restart, the best first."""
-    ranked = sorted(fit.restarts, key=lambda restart: restart.elbo, reverse=True)
-    lower = sum(fit.elbo - restart.elbo > max(ANOTHER, 1e-6 * abs(fit.elbo)) for restart in ranked)
-    if lower:
-        words = f"{lower} of {len(ranked)} restarts ended in other optima, and their chains come last"
-        warnings.warn(f"{words}: .sel(chain=[0]) has the best alone", Note, stacklevel=4)
+    """Return a chain of draws from the guide of each restart that ended at the best optimum, the best first."""
     chains = []
-    for index, restart in enumerate(ranked):
+    for index, restart in enumerate(at_the_optimum(fit)):
         values, log_q = dataclasses.replace(fit, params=restart.params)._draws(num_draws, seed + index)
         chains.append(Chain(values, {"log_q": log_q}))
     return chains

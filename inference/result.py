@@ -241,10 +241,11 @@ class Fit:
     def to_arviz(self, data: Any = None, num_draws: int = 1000, seed: int = 0) -> Any:
         """Return an ArviZ `InferenceData` of so many draws a chain.
 
-        The chains are those of the sampler, or one for each restart, the best first, its components matched to the
-        best. Groups: posterior, posterior_predictive, log_likelihood, sample_stats (lp = log p(data, draw), log_q;
-        what the sampler tells), observed_data, constant_data, and optimisation: the trace of the bound, which has no
-        draws. Dimensions bear the names of the plates.
+        The chains are those of the sampler, or one for each restart that ended at the best optimum (within a nat), the
+        best first, its components matched to the best; attrs tell how many ended elsewhere. Groups: posterior,
+        posterior_predictive, log_likelihood, sample_stats (lp = log p(data, draw), log_q; what the sampler tells),
+        observed_data, constant_data, and optimisation: the trace of the bound, which has no draws. Dimensions bear the
+        names of the plates.
         """
         from latentzoo.inference.arviz_export import export
 

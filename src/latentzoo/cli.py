@@ -296,6 +296,8 @@ def compare_command(entry: "Entry") -> click.Command:
     def run(out: Path, seed: int, **given: Any) -> None:
         names = commands.methods(entry, given["methods"])
         reference = given["reference"] and commands.methods(entry, given["reference"])[0]
+        if reference:
+            choose(reference, names, "reference among --methods")
         task = inputs.task(seed, given)
         train, test, split = commands.split(task.data, given["held_out"], seed)
         click.echo(f"{task.source}; {split}")

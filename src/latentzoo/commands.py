@@ -221,11 +221,11 @@ def _write_numbers(fit: "Fit", path: Path, source: str) -> Path:
 
 
 def _write_posterior(fit: "Fit", path: Path) -> None:
-    from latentzoo.inference.arviz_export import affordable_draws
+    from latentzoo.inference.arviz_export import affordable_draws, at_the_optimum
     from latentzoo.models.language import contract
     from latentzoo.models.language.files import atomic_path
 
-    num_chains = len(fit.restarts) or len(next(iter(fit.chains.draws.values())))  # type: ignore[union-attr]
+    num_chains = len(next(iter(fit.chains.draws.values()))) if fit.chains else len(at_the_optimum(fit))
     num_draws = affordable_draws(contract.num_rows(fit.data) or 0, num_chains)
     with atomic_path(path) as temporary:
         fit.to_arviz(num_draws=num_draws).to_netcdf(str(temporary))
