@@ -6,6 +6,7 @@ from typing import Any
 import arviz as az
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 import latentzoo as lz
 from latentzoo.inference import importance
@@ -74,6 +75,7 @@ def test_arviz_works_on_it(problem: Problem, method: str, tmp_path: Any) -> None
     for plot in (az.plot_trace, az.plot_forest, az.plot_posterior):
         plot(found, var_names=["rate"])
     az.plot_ppc(found, var_names=["strength"], num_pp_samples=10)
+    pyplot.close("all")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Estimated shape parameter", UserWarning)
         assert np.isfinite(az.loo(found).elpd_loo)
