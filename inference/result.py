@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -25,10 +26,13 @@ from latentzoo.inference.run import Trace
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError, choose
+from latentzoo.models.language.files import atomic
 from latentzoo.models.language.ppl import Library
 
 if TYPE_CHECKING:
     from latentzoo.inference.mcmc import Chains
+
+FORMAT = 2  # of the files that hold a fit
 
 
 class Restart(NamedTuple):
@@ -292,9 +296,19 @@ class Fit:
 
         The file appears whole or not at all. `latentzoo.load` reads it back.
         """
-        from latentzoo.inference.storage import save
-
-        return save(self, Path(path))
+        path = Path(path)
+        arrays = {**contract.leaves(self.params), **contract.leaves(self.prior, "prior")}
+        arrays |= contract.leaves(self.trace, "trace")
+        for index, restart in enumerate(self.restarts):
+            arrays |= {f"restarts.{index}.{name}": leaf for name, leaf in contract.leaves(restart.params).items()}
+        if self.chains is not None:
+            arrays |= contract.leaves(self.chains.draws, "chains.draws")
+            arrays |= contract.leaves(self.chains.stats, "chains.stats")
+        arrays |= {f"state.{name}": array for name, array in self.state.items()}
+        arrays["summary"] = json.dumps({"format": FORMAT, **self.summary()})
+        with atomic(path) as file:
+            np.savez_compressed(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+        return path
 
 
 def versions() -> dict[str, str]:

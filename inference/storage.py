@@ -1,4 +1,4 @@
-"""Fits as files: one .npz without pickle, whose description is JSON."""
+"""Fits read back from the files that `Fit.save` writes: one .npz without pickle, whose description is JSON."""
 
 import dataclasses
 import functools
@@ -15,14 +15,10 @@ import numpy as np
 from latentzoo.inference.mcmc import Chains
 from latentzoo.inference.posterior import OwnGuide, own_guide, start_values
 from latentzoo.inference.registry import Entry, get
-from latentzoo.inference.result import Fit, Restart
+from latentzoo.inference.result import FORMAT, Fit, Restart
 from latentzoo.inference.run import Trace
-from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError
-from latentzoo.models.language.files import atomic
-
-FORMAT = 2
 
 # What NumPy, zipfile and JSON raise on files that are cut, changed, or something else.
 _DAMAGED = (
@@ -37,24 +33,6 @@ _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-
-
-def save(fit: Fit, path: Path) -> Path:
-    """Write a fit, without its data and history. The file appears whole or not at all."""
-    arrays = {
-        **contract.leaves(fit.params),
-        **contract.leaves(fit.prior, "prior"),
-        **contract.leaves(fit.trace, "trace"),
-    }
-    for index, restart in enumerate(fit.restarts):
-        arrays |= {f"restarts.{index}.{name}": leaf for name, leaf in contract.leaves(restart.params).items()}
-    if fit.chains is not None:
-        arrays |= contract.leaves(fit.chains.draws, "chains.draws") | contract.leaves(fit.chains.stats, "chains.stats")
-    arrays |= {f"state.{name}": array for name, array in fit.state.items()}
-    arrays["summary"] = json.dumps({"format": FORMAT, **fit.summary()})
-    with atomic(path) as file:
-        np.savez_compressed(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-    return path
 
 
 def load(path: str | os.PathLike[str], *, guide: Any = None, data: Any = None) -> Fit:

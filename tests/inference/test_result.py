@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 import latentzoo as lz
-from latentzoo.inference.storage import FORMAT
+from latentzoo.inference.result import FORMAT
 from latentzoo.models.language.contract import leaves
 
 FULL = {"num_components": 3, "weights": "dirichlet", "noise": "per_component"}
