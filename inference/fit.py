@@ -160,7 +160,7 @@ def _task(
         home = HOMES[name]
         settings = contract.make_spec(home.Settings, options)
     num_steps = getattr(home, "NUM_STEPS", coordinate_ascent.NUM_STEPS) if num_steps is None else num_steps
-    contract.check_whole("num_steps", num_steps)
+    contract.check_whole("num_steps", num_steps, least=mcmc.LEAST_DRAWS if home is mcmc else 1)
     data = zoo.check(data)
     prior = zoo.prior(data) if prior is None else zoo.check_prior(prior)
     library = _library(name, home, library)

@@ -209,12 +209,16 @@ def simulate_command(entry: "Entry") -> click.Command:
 
 
 class Task(NamedTuple):
-    """What a fit begins with: the entry at its Spec, the data, one line on where they come from, the prior."""
+    """What a fit begins with: the entry at its Spec, the data, a line on where they come from, fields of the prior."""
 
     zoo: "Entry"
     data: Any
     source: str
-    prior: Any
+    fields: dict[str, Any]
+
+    def prior(self, rows: Any) -> Any:
+        """Return the prior for some of the rows, to which its default is scaled."""
+        return self.zoo.prior(rows, **self.fields)
 
 
 class Inputs(NamedTuple):
@@ -237,16 +241,17 @@ class Inputs(NamedTuple):
         zoo = lz.get(self.entry.name, **given_of(given, self.model[:-1]))
         fields = commands.prior_fields(zoo, given["prior"])
         rows, source = commands.rows(zoo, given["data"], seed, given_of(given, self.data[1:]), fields)
-        return Task(zoo, rows, source, zoo.prior(rows, **fields))
+        return Task(zoo, rows, source, fields)
 
 
 def settings(entry: "Entry") -> dict[str, list[click.Option]]:
-    """Return the options of the settings of each method of a model, by the names of those that share them."""
+    """Return the options of the settings of each method of a model, under the title of their part of the help."""
     from latentzoo.inference.fit import HOMES
 
     homes = {id(HOMES[method]): HOMES[method] for method in entry.methods}.values()
     titles = [", ".join(method for method in entry.methods if HOMES[method] is home) for home in homes]
-    return {title: options(home.Settings) for title, home in zip(titles, homes, strict=True)}
+    found = {f"settings of {title}": options(home.Settings) for title, home in zip(titles, homes, strict=True)}
+    return {title: section for title, section in found.items() if section}
 
 
 def fit_command(entry: "Entry") -> click.Command:
@@ -263,7 +268,7 @@ def fit_command(entry: "Entry") -> click.Command:
     def run(out: Path, seed: int, **given: Any) -> None:
         task = inputs.task(seed, given)
         click.echo(task.source)
-        fit = lz.fit(task.zoo, task.data, prior=task.prior, seed=seed, **given_of(given, chosen))
+        fit = lz.fit(task.zoo, task.data, prior=task.prior(task.data), seed=seed, **given_of(given, chosen))
         click.echo(commands.result(fit))
         commands.write_fit(fit, out, task.source)
 
@@ -272,8 +277,7 @@ def fit_command(entry: "Entry") -> click.Command:
         " posterior.nc (for ArviZ) and pictures."
     )
     output = [_out("folder", "the folder to write into; it is made where there is none")]
-    groups = {f"settings of {title}": group for title, group in by_method.items() if group}
-    sections = {"data": inputs.data, "model": inputs.model, "method": [*method, _seed()], **groups, "output": output}
+    sections = {"data": inputs.data, "model": inputs.model, "method": [*method, _seed()], **by_method, "output": output}
     return ModelCommand(entry, run, text, **sections)
 
 
@@ -301,18 +305,23 @@ def compare_command(entry: "Entry") -> click.Command:
         task = inputs.task(seed, given)
         train, test, split = commands.split(task.data, given["held_out"], seed)
         click.echo(f"{task.source}; {split}")
-        fits = commands.fits(task.zoo, train, task.prior, names, given["num_starts"], seed, given_of(given, chosen))
-        commands.write_comparison(
-            lz.compare(fits, reference=reference, held_out=test, seed=seed), fits, out, task.source
-        )
+        prior, starts = task.prior(train), given["num_starts"]
+        fits = commands.fits(task.zoo, train, prior, names, starts, seed, given_of(given, chosen))
+        comparison = lz.compare(fits, reference=reference, held_out=test, seed=seed)
+        commands.write_comparison(comparison, fits, out, task.source)
 
     text = (
         "Fit the model by several methods from the same start; write their comparison as a table and a picture,"
         " and each fit into a folder of its own."
     )
     output = [_out("folder", "the folder to write into; it is made where there is none")]
-    groups = {f"settings of {title}": group for title, group in by_method.items() if group}
-    sections = {"data": inputs.data, "model": inputs.model, "methods": [*method, _seed()], **groups, "output": output}
+    sections = {
+        "data": inputs.data,
+        "model": inputs.model,
+        "methods": [*method, _seed()],
+        **by_method,
+        "output": output,
+    }
     return ModelCommand(entry, run, text, **sections)
 
 

@@ -206,6 +206,8 @@ def test_a_sampler_is_no_start(one: Problem) -> None:
         sampled = one.fit("nuts", num_steps=10, num_warmup=5, num_chains=1)
     with pytest.raises(lz.UserError, match="init has no parameters of the model's guide"):
         one.fit("svi", init=sampled)
+    with pytest.raises(lz.UserError, match="num_steps is 3: it must be a whole number, at least 4"):
+        one.fit("nuts", num_steps=3)
     with pytest.raises(lz.UserError, match="nuts has chains instead"):
         one.fit("nuts", num_restarts=2)
     with pytest.raises(lz.UserError, match="no hand-derived bound"):
