@@ -91,7 +91,7 @@ def fit(
     own = None
     if guide is not None:
         where = task.library or "numpyro"
-        own = own_guide(zoo, where, guide, partial(start_values, zoo, where, task.data, task.prior, first, seed))
+        own = own_guide(zoo, where, guide, partial(start_values, zoo, task.data, task.prior, first, seed))
     resumed = init.state if isinstance(init, Fit) and init.label == task.label else None
     return _climbed(task, first, own, dict(resumed or {}), num_restarts, keep_history, progress)
 

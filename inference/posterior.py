@@ -75,14 +75,15 @@ def _auto_guide(zoo: "Entry", library: Library, kind: type, start: Arrays) -> An
     return kind(model, init_loc_fn=initialise.init_to_value(values=values))
 
 
-def start_values(
-    zoo: "Entry", library: Library, data: Any, prior: Any, params: Params, seed: int
-) -> dict[str, np.ndarray]:
-    """Return the means of the continuous latent variables under the model's guide at these parameters."""
-    auto = backend(library)
-    guide, args = zoo.guide.on(library), (data, prior, params)
+def start_values(zoo: "Entry", data: Any, prior: Any, params: Params, seed: int) -> dict[str, np.ndarray]:
+    """Return the means of the continuous latent variables under the model's guide at these parameters.
+
+    By draws in NumPyro, whichever library will start there: both start at the same values.
+    """
+    auto = backend("numpyro")
+    guide, args = zoo.guide.numpyro, (data, prior, params)
     with auto.precision():
-        latents = auto.latents(Pair(zoo.model.on(library), guide, args), {}, {}, seed)
+        latents = auto.latents(Pair(zoo.model.numpyro, guide, args), {}, {}, seed)
     sites = [name for name, site in latents.items() if not site.discrete]
     draws, _ = auto.draws(guide, args, sites, 100, seed)
     return {site: values.mean(0) for site, values in draws.items()}

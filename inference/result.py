@@ -223,6 +223,8 @@ class Fit:
             return importance.of_chains(self.chains.draws, self.chains.stats)
         contract.check_whole("num_draws", num_draws, least=importance.FEWEST)
         draws = self._draws(num_draws, seed)
+        if not any(np.ptp(values, axis=0).any() for values in draws.values.values()):
+            return {"khat": np.inf, "ess": 0.0}  # a point, such as AutoDelta's, is no approximation of a posterior
         return importance.of_weights(self.log_joint(draws.values, data) - draws.log_q)
 
     def loo(self, num_draws: int = 1000, seed: int = 0, data: Any = None) -> Any:

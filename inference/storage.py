@@ -113,7 +113,7 @@ def _guide(path: Path, entry: Entry, summary: dict[str, Any], guide: Any) -> Own
         return OwnGuide(name, functools.partial(_missing, path, name), needs_data=False)
     data, _ = entry.simulate(num_rows=2)
     prior = entry.prior(data)
-    start = functools.partial(start_values, entry, library, data, prior, entry.init(data, prior), seed=0)
+    start = functools.partial(start_values, entry, data, prior, entry.init(data, prior), seed=0)
     return own_guide(entry, library, name if guide is None else guide, start)
 
 

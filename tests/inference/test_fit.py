@@ -163,6 +163,23 @@ def test_an_autoguide_by_its_name(two: Problem, library: Any, tmp_path: Any) -> 
     np.testing.assert_array_equal(again.posterior(10)["loc"], fit.posterior(10)["loc"])
 
 
+@pytest.mark.filterwarnings("ignore::latentzoo.Note")
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_both_libraries_optimise_alike(two: Problem, optimiser: Any) -> None:
+    """A point has no noise, so both libraries must take the same path to the maximum a posteriori: to 1e-10."""
+    rates = {"adam": 0.05, "sgd": 1e-4}
+    options = {"guide": "AutoDelta", "num_steps": 60, "optimiser": optimiser, "learning_rate": rates[optimiser]}
+    fits = {library: two.fit("svi", library=library, schedule="cosine", **options) for library in LIBRARIES}
+    points = {library: fit.posterior(2) for library, fit in fits.items()}
+    start = lz.fit(two.zoo, two.data, "cavi", prior=two.prior, num_steps=1, progress=False).posterior(2)
+    for site, value in points["pyro"].items():
+        np.testing.assert_allclose(points["numpyro"][site], value, rtol=1e-10, atol=1e-10)
+        assert np.abs(value - start[site]).max() > 1e-3  # it has moved
+    assert fits["pyro"].elbo == pytest.approx(fits["numpyro"].elbo, rel=1e-10)
+    assert fits["pyro"].elbo_trace == pytest.approx(fits["numpyro"].elbo_trace, rel=1e-10)
+    assert fits["pyro"].diagnostics(30)["khat"] == np.inf  # a point is no posterior
+
+
 def test_guides_that_cannot_be_used_are_refused(one: Problem) -> None:
     for options, message in (
         ({"guide": "AutoNorml"}, "did you mean 'AutoNormal'"),
