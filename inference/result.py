@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from latentzoo.inference.mcmc import Chains
 
 FORMAT = 2  # of the files that hold a fit
+GROUPS = 10  # of draws, whose scatter tells the error of a density
 
 
 class Restart(NamedTuple):
@@ -187,12 +188,12 @@ class Fit:
         By draws, so that every method is measured alike; `log_density_error` is its Monte Carlo standard error.
         """
         contract.check_whole("num_draws", num_draws, least=2)
-        data = self._data(data)
-        even = num_draws - num_draws % 2
-        draws = self.posterior(even, seed)
-        halves = [self._log_density(data, {s: d[half::2] for s, d in draws.items()}) for half in (0, 1)]
-        rows = np.logaddexp(*halves) - np.log(2.0)
-        error = abs(halves[0].sum() - halves[1].sum()) / 2.0
+        data, draws = self._data(data), self.posterior(num_draws, seed)
+        groups = np.array_split(np.arange(num_draws), min(GROUPS, num_draws))
+        each = np.stack([self._log_density(data, {s: d[group] for s, d in draws.items()}) for group in groups])
+        sizes = np.array([len(group) for group in groups])
+        rows = np.logaddexp.reduce(each + np.log(sizes / num_draws)[:, None])
+        error = each.sum(1).std(ddof=1) / np.sqrt(len(groups))
         return {
             "log_density": float(rows.sum()),
             "log_density_per_row": float(rows.mean()),
@@ -201,6 +202,7 @@ class Fit:
         }
 
     def _log_density(self, data: Any, draws: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the log of the mean density of each row over some draws."""
         total = np.full(contract.num_rows(data) or 0, -np.inf)
         for rows in log_likelihoods(self.entry, data, self.prior, self.params, draws):
             total = np.logaddexp(total, rows)
