@@ -1,7 +1,6 @@
 """The closed form of every model, fitted to data that its own story made and to data that the user names."""
 
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from latentzoo.benchmarks.data_sets import Source, Task, sources
-from latentzoo.benchmarks.report import link, mark, number, table
+from latentzoo.benchmarks.report import by_data_set, link, mark, number, table
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.inference import fit as fitting
@@ -59,7 +58,7 @@ def _measure(task: Task, context: Context) -> Iterator[Row]:
     yield _density(row, task, fit)
     if task.truth is not None:
         yield from _against_truth(row, task, fit, task.truth)
-    num_draws = affordable_draws(contract.num_rows(task.data) or 0, len(fit.restarts))
+    num_draws = affordable_draws(fit)
     draws = fit.to_arviz(num_draws=num_draws, seed=fit.seed)
     if task.truth is not None:
         yield from _recovery(row, task.zoo, draws.posterior, task.prior, task.truth)
@@ -148,16 +147,13 @@ def _write(fit: Fit, draws: Any, folder: Path) -> list[Path]:
 
 def section(rows: Sequence[Row], folder: Path) -> str:
     """Return a table for each data set, with its pictures."""
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.entry, row.data].append(row)
     intro = (
         "The ELBO is a lower bound on the log evidence, every constant kept: of two fits of the same model to the same"
         " data, the higher is the better. Of restarts that end lower, another optimum is to blame. The log density of"
         " rows that the fit has not seen comes near the truth's own where the model was learnt; the distance to the"
         " truth is the root mean square over components, and a few posterior standard deviations where q is honest."
     )
-    return "\n\n".join([intro, *(_data_set(*key, group, folder) for key, group in groups.items())])
+    return "\n\n".join([intro, *(_data_set(*key, group, folder) for key, group in by_data_set(rows).items())])
 
 
 def _data_set(entry: str, data: str, rows: list[Row], folder: Path) -> str:

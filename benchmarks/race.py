@@ -13,12 +13,14 @@ import numpy as np
 from latentzoo.benchmarks import race_picture, race_report
 from latentzoo.benchmarks.data_sets import Source, Task, sources
 from latentzoo.benchmarks.race_gaps import MOST_POINTS, Descent, Standing, Track, compared, thinned
+from latentzoo.benchmarks.report import by_data_set
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.inference import fit as fitting
 from latentzoo.inference import svi
 from latentzoo.inference.registry import Entry, get
 from latentzoo.inference.result import Fit
+from latentzoo.inference.run import label
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import Note, UserError
@@ -45,8 +47,8 @@ class Contestant(NamedTuple):
     @property
     def name(self) -> str:
         """The name in rows and tables."""
-        label = self.method if self.library is None else f"{self.method}-{self.library}"
-        return f"{label}, minibatches" if self.minibatches else label
+        name = label(self.method, self.library)
+        return f"{name}, minibatches" if self.minibatches else name
 
     @property
     def rates(self) -> Sequence[float | None]:
@@ -117,9 +119,7 @@ class Course:
 
     def elbo(self, params: Params) -> float:
         """Return the bound, hand-derived."""
-        zoo, prior = self.task.zoo, self.task.prior
-        stats = zoo.closed_form.e_step(params, self.task.data, prior, zoo.spec)
-        return float(zoo.closed_form.elbo(stats, params, prior, zoo.spec))
+        return self.task.zoo.elbo(params, self.task.data, self.task.prior)
 
     def warm_up(self, run: Run) -> float:
         """Take some steps before the first run of a contestant in this process; return the seconds to compile.
@@ -225,9 +225,6 @@ def _picture(entry: str, data: str) -> Path:
 
 def section(rows: Sequence[Row], folder: Path) -> str:
     """Return what is raced and how, and for each data set its tables and its picture."""
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.entry, row.data].append(row)
     intro = (
         "Every closed form of a model, and SVI in each library and with minibatches of a tenth of the rows, start at"
         f" the same parameters: for each seed at that of {NUM_STARTS} starts from which the closed form ends highest."
@@ -242,5 +239,5 @@ def section(rows: Sequence[Row], folder: Path) -> str:
         ' from the same start, the median and in brackets the range. "> 87" is of a contestant that had not come so'
         " near when it stopped, at 87 times the cost of the fastest."
     )
-    each = (race_report.data_set(*key, group, _picture(*key), folder) for key, group in groups.items())
+    each = (race_report.data_set(*key, group, _picture(*key), folder) for key, group in by_data_set(rows).items())
     return "\n\n".join([intro, *each])

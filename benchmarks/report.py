@@ -1,5 +1,6 @@
 """`results.md`: what a bench found, for a person to read: failures first, then each suite with its pictures."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,14 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def by_data_set(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Return the rows of each data set, by the entry and the name of the data, in their order."""
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.entry, row.data].append(row)
+    return groups
 
 
 def link(text: str, path: Path) -> str:

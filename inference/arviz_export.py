@@ -19,9 +19,15 @@ MOST_VALUES = 5_000_000  # draws times rows in a file: each has the log likeliho
 ANOTHER = 1.0  # nats below the best bound, from which on a restart is called another optimum
 
 
-def affordable_draws(num_rows: int, num_chains: int = 1) -> int:
-    """Return how many draws of each chain, all together 100 to 1000, a file should hold."""
-    return max(min(max(MOST_VALUES // max(num_rows, 1), 100), 1000) // num_chains, importance.FEWEST)
+def affordable_draws(fit: "Fit") -> int:
+    """Return how many draws of each chain, all together 100 to 1000, a file of a fit with its data should hold."""
+    every = min(max(MOST_VALUES // max(contract.num_rows(fit.data) or 0, 1), 100), 1000)
+    return max(every // num_chains(fit), importance.FEWEST)
+
+
+def num_chains(fit: "Fit") -> int:
+    """Return how many chains the export of a fit has."""
+    return len(at_the_optimum(fit)) if fit.chains is None else len(next(iter(fit.chains.draws.values())))
 
 
 def at_the_optimum(fit: "Fit") -> list["Restart"]:
@@ -48,7 +54,7 @@ def export(fit: "Fit", data: Any, num_draws: int, seed: int) -> Any:
     flat = {site: values.reshape(-1, *values.shape[2:]) for site, values in draws.items()}
     shape = next(iter(draws.values())).shape[:2]
     rows = np.stack(list(log_likelihoods(fit.entry, data, fit.prior, fit.params, flat)))
-    prior = log_prior(fit.entry, fit.library or "numpyro", data, fit.prior, fit.params, flat)
+    prior = log_prior(fit.entry, fit.runs_in, data, fit.prior, fit.params, flat)
     stats["lp"] = (prior + rows.sum(1)).reshape(shape)
     row_plate = fit.entry.row_plates[0] if fit.entry.row_plates else "rows"
     inference_data = importance.arviz().from_dict(
@@ -97,7 +103,7 @@ def _of_restarts(fit: "Fit", num_draws: int, seed: int) -> list[Chain]:
 
 def _predictive(fit: "Fit", data: Any, draws: Arrays, shape: tuple[int, ...], seed: int) -> Arrays:
     """Return new data in the place of the observed, of each draw one."""
-    library, empty = fit.library or "numpyro", type(data)(*(None,) * len(data))
+    library, empty = fit.runs_in, type(data)(*(None,) * len(data))
     args = (empty, fit.prior, Params(theta=fit.params.theta))
     num_rows = contract.num_rows(data) or 0
     drawn = backend(library).predictive(fit.entry.model.on(library), args, num_rows, draws, seed)

@@ -24,6 +24,9 @@ Fixed = Mapping[str, Callable[[Any], Array]]
 Elbos = Callable[[Arrays, Sequence[Arrays], np.ndarray], tuple[np.ndarray, Arrays]]
 
 
+LOG_PROB = "log_prob"  # beside the names of sites, of which none is called so
+
+
 class Pair(NamedTuple):
     """A model and a guide of one library, with the arguments that both are called with."""
 
@@ -153,6 +156,16 @@ def backend(library: str) -> Backend:
 def plates_of(site: Any) -> tuple[str, ...]:
     """Return the names of the plates around a site, the outermost (leftmost) first."""
     return tuple(frame.name for frame in sorted(site["cond_indep_stack"], key=lambda frame: frame.dim))
+
+
+def log_prob(sites: Sequence[Any]) -> Array:
+    """Return the log density of traced sites at their values, summed."""
+    return sum((site["fn"].log_prob(site["value"]).sum() for site in sites), start=0.0)
+
+
+def num_draws(draws: Arrays) -> int:
+    """Return how many draws these are: the length of their first axis."""
+    return len(next(iter(draws.values())))
 
 
 def depth_of(sites: Sequence[Any]) -> int:

@@ -7,14 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from latentzoo.inference.automatic import Array, Arrays, Elbos, Fix, Fixed, Pair, Site, depth_of, plates_of
+from latentzoo.inference.automatic import (
+    LOG_PROB,
+    Array,
+    Arrays,
+    Elbos,
+    Fix,
+    Fixed,
+    Pair,
+    Site,
+    depth_of,
+    log_prob,
+    num_draws,
+    plates_of,
+)
 from latentzoo.models.language.contract import as_numpy, map_leaves
 from latentzoo.models.language.ppl import numpyro_handle
 
 # What is run a few times only takes longest to compile, so XLA is told not to optimise it.
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 BATCH = 100
-LOG_PROB = "log_prob"  # beside the names of sites, of which none is called so
 # (keys, values of sites, *arguments of the program) -> values by name, each with an axis of as many as there are keys.
 Vectorised = Callable[..., Arrays]
 
@@ -43,8 +55,7 @@ class Backend:
         trace = handlers.trace(handlers.seed(guide, jax.random.PRNGKey(seed))).get_trace(*pair.args, **pair.kwargs)
         return {
             name: Site(site["fn"], site["value"], site["fn"].has_enumerate_support, plates_of(site))
-            for name, site in trace.items()
-            if site["type"] == "sample" and not site["is_observed"]
+            for name, site in _latent(trace).items()
         }
 
     def elbo(self, pair: Pair, params: Arrays, fixed: Fixed) -> Array:
@@ -145,15 +156,13 @@ class Backend:
 
     def log_probs(self, program: Callable[..., Any], args: tuple[Any, ...], draws: Arrays) -> np.ndarray:
         """Run a program at many draws at once."""
-        num_draws = len(next(iter(draws.values())))
-        return self._in_batches(_compiled_log_probs(program), draws, args, num_draws, seed=0)[LOG_PROB]
+        return self._in_batches(_compiled_log_probs(program), draws, args, num_draws(draws), seed=0)[LOG_PROB]
 
     def predictive(
         self, program: Callable[..., Any], args: tuple[Any, ...], num_rows: int, draws: Arrays, seed: int
     ) -> Arrays:
         """Run a program at many draws at once."""
-        num_draws = len(next(iter(draws.values())))
-        return self._in_batches(_compiled_predictive(program, num_rows), draws, args, num_draws, seed)
+        return self._in_batches(_compiled_predictive(program, num_rows), draws, args, num_draws(draws), seed)
 
     def _in_batches(
         self, run: Callable[..., Arrays], draws: Arrays, args: tuple[Any, ...], num_draws: int, seed: int
@@ -230,8 +239,7 @@ def _compiled_run(program: Callable[..., Any], kwargs: tuple[tuple[str, Any], ..
     def run(key: Array, *args: Any) -> tuple[Arrays, Any]:
         with handlers.trace() as trace, handlers.seed(rng_seed=key):
             returned = program(*args, **dict(kwargs))
-        sites = {name: site for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
-        return {name: site["value"] for name, site in sites.items()}, returned
+        return {name: site["value"] for name, site in _latent(trace).items()}, returned
 
     return jax.jit(run, compiler_options=QUICKLY)
 
@@ -243,7 +251,7 @@ def _compiled_draws(program: Callable[..., Any], sites: tuple[str, ...], without
     def one(key: Array, _: Arrays, *args: Any) -> Arrays:
         trace = _trace(program, key, {}, args)
         counted = [site for site in _latent(trace).values() if not set(plates_of(site)) & set(without)]
-        return {site: trace[site]["value"] for site in sites} | {LOG_PROB: _log_prob(counted)}
+        return {site: trace[site]["value"] for site in sites} | {LOG_PROB: log_prob(counted)}
 
     return _vectorised(one)
 
@@ -254,7 +262,7 @@ def _compiled_log_probs(program: Callable[..., Any]) -> Vectorised:
 
     def one(key: Array, values: Arrays, *args: Any) -> Arrays:
         trace = _trace(program, key, values, args)
-        return {LOG_PROB: _log_prob([trace[site] for site in values])}
+        return {LOG_PROB: log_prob([trace[site] for site in values])}
 
     return _vectorised(one)
 
@@ -279,10 +287,6 @@ def _trace(program: Callable[..., Any], key: Array, values: Arrays, args: Any, *
 
 def _latent(trace: Any) -> dict[str, Any]:
     return {name: site for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
-
-
-def _log_prob(sites: Sequence[Any]) -> Array:
-    return sum((site["fn"].log_prob(site["value"]).sum() for site in sites), start=0.0)
 
 
 def _vectorised(one: Callable[..., Arrays]) -> Vectorised:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from latentzoo.inference.automatic import (
+    LOG_PROB,
     Array,
     Arrays,
     Elbos,
@@ -16,12 +17,11 @@ from latentzoo.inference.automatic import (
     Site,
     constants,
     depth_of,
+    log_prob,
     plates_of,
 )
 from latentzoo.models.language.contract import as_numpy, map_leaves
 from latentzoo.models.language.ppl import pyro_handle
-
-LOG_PROB = "log_prob"  # beside the names of sites, of which none is called so
 
 
 class Backend:
@@ -135,8 +135,7 @@ class Backend:
 
         with pyro.get_param_store().scope(), self._seeded(seed):
             trace = poutine.trace(program).get_trace(*args, **kwargs)
-        sites = {name: node["value"] for name, node in trace.nodes.items() if node["type"] == "sample"}
-        drawn = {name: as_numpy(value).copy() for name, value in sites.items() if name in trace.stochastic_nodes}
+        drawn = {name: as_numpy(node["value"]).copy() for name, node in _latent(trace).items()}
         return drawn, map_leaves(lambda _, leaf: as_numpy(leaf).copy(), trace.nodes["_RETURN"]["value"])
 
     def plates(
@@ -163,7 +162,7 @@ class Backend:
 
         def one(trace: Any) -> Arrays:
             counted = [node for node in _latent(trace).values() if not set(plates_of(node)) & set(without)]
-            return {site: trace.nodes[site]["value"] for site in sites} | {LOG_PROB: _log_prob(counted)}
+            return {site: trace.nodes[site]["value"] for site in sites} | {LOG_PROB: log_prob(counted)}
 
         drawn = self._again_and_again(program, args, {}, [{}] * num_draws, seed, one)
         return {site: drawn[site] for site in sites}, drawn[LOG_PROB]
@@ -172,7 +171,7 @@ class Backend:
         """Run a program at one draw after another."""
 
         def one(trace: Any) -> Arrays:
-            return {LOG_PROB: _log_prob([trace.nodes[site] for site in draws])}
+            return {LOG_PROB: log_prob([trace.nodes[site] for site in draws])}
 
         return self._again_and_again(program, args, {}, _each(draws), 0, one)[LOG_PROB]
 
@@ -255,10 +254,6 @@ class Backend:
 
 def _latent(trace: Any) -> dict[str, Any]:
     return {name: trace.nodes[name] for name in trace.stochastic_nodes if trace.nodes[name]["type"] == "sample"}
-
-
-def _log_prob(nodes: Sequence[Any]) -> Array:
-    return sum((node["fn"].log_prob(node["value"]).sum() for node in nodes), start=0.0)
 
 
 def _each(draws: Arrays) -> list[Arrays]:

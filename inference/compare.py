@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latentzoo.inference.comparison import Comparison, ComparisonRow, SiteRow, number
+from latentzoo.inference.importance import GOOD_KHAT, GOOD_R_HAT
 from latentzoo.inference.registry import Entry
 from latentzoo.inference.relabel import ROUNDING, permutation, relabelled
 from latentzoo.inference.result import Fit
@@ -13,8 +14,6 @@ from latentzoo.models.language import contract
 from latentzoo.models.language.errors import UserError, choose
 
 __all__ = ["Comparison", "ComparisonRow", "SiteRow", "compare"]
-
-_GOOD_KHAT, _GOOD_R_HAT = 0.7, 1.01
 
 Draws = Mapping[str, np.ndarray]
 
@@ -255,10 +254,10 @@ def _summary(
 def _doubts(fit: Fit, found: Mapping[str, float]) -> list[str]:
     """Return why a posterior may not be what it should be; NaN counts as bad."""
     doubts = [] if fit.converged else [f"not converged: {fit.reason}"]
-    if "khat" in found and not found["khat"] < _GOOD_KHAT:
-        doubts.append(f"importance weights unreliable: {_not_below('k-hat', found['khat'], _GOOD_KHAT)}")
-    if "r_hat" in found and not found["r_hat"] < _GOOD_R_HAT:
-        doubts.append(f"the chains disagree: {_not_below('R-hat', found['r_hat'], _GOOD_R_HAT)}")
+    if "khat" in found and not found["khat"] < GOOD_KHAT:
+        doubts.append(f"importance weights unreliable: {_not_below('k-hat', found['khat'], GOOD_KHAT)}")
+    if "r_hat" in found and not found["r_hat"] < GOOD_R_HAT:
+        doubts.append(f"the chains disagree: {_not_below('R-hat', found['r_hat'], GOOD_R_HAT)}")
     if found.get("num_divergences"):
         doubts.append(f"divergent transitions: {found['num_divergences']:,.0f}")
     return doubts

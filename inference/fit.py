@@ -11,12 +11,12 @@ import numpy as np
 
 from latentzoo.inference import coordinate_ascent, importance, mcmc, svi
 from latentzoo.inference.automatic import backend
-from latentzoo.inference.posterior import GuideDraws, OwnGuide, bound_by_draws, own_guide, start_values
+from latentzoo.inference.posterior import OwnGuide, bound_by_draws, own_guide, start_values
 from latentzoo.inference.progress import progress as progress_bar
 from latentzoo.inference.registry import Entry
 from latentzoo.inference.relabel import aligned
 from latentzoo.inference.result import Fit, Restart, versions
-from latentzoo.inference.run import Run, Step, Trace, drive
+from latentzoo.inference.run import Run, Step, Trace, drive, label
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import Note, UserError, choose
@@ -106,8 +106,8 @@ def best_start(zoo: Entry, data: Any, prior: Any, num_starts: int, seed: int) ->
     starts = [start for _, start in _starts(task, zoo.init(task.data, task.prior, seed), num_starts)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Note)
-        ends = [fit(zoo, task.data, prior=task.prior, init=start, seed=seed, progress=False).elbo for start in starts]
-    return starts[int(np.argmax(ends))]
+        found = fit(zoo, task.data, prior=task.prior, seed=seed, num_restarts=num_starts, progress=False)
+    return starts[[run.elbo for run in found.restarts].index(found.elbo)]
 
 
 # --- what is asked for ------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class _Task(NamedTuple):
 
     @property
     def label(self) -> str:
-        return self.name if self.library is None else f"{self.name}-{self.library}"
+        return label(self.name, self.library)
 
 
 def _task(
@@ -202,7 +202,6 @@ def _climbed(
     runs: list[Run] = []
     bounds: list[tuple[float, float]] = []
     states: list[dict[str, np.ndarray]] = []
-    bound = partial(_bound, task, guide)
     with progress_bar(f"{task.zoo.name} {task.label}", task.num_steps * num_restarts, progress) as update:
         for restart, (seed, start) in enumerate(_starts(task, first, num_restarts)):
             kept: dict[str, np.ndarray] = {} if restart else state
@@ -212,12 +211,12 @@ def _climbed(
                     steps,
                     num_steps=task.num_steps,
                     max_seconds=task.max_seconds,
-                    bound=lambda params: bound(params)[0],
+                    bound=lambda params: task.zoo.elbo(params, task.data, task.prior),
                     keep_history=keep_history,
                     report=partial(_report, update, restart * task.num_steps),
                 )
             )
-            bounds.append(bound(runs[-1].params))
+            bounds.append(_bound(task, guide, runs[-1]))
             states.append(kept)
     chosen = int(np.argmax([np.nan_to_num(elbo, nan=-np.inf) for elbo, _ in bounds]))
     best, (elbo, error) = runs[chosen], bounds[chosen]
@@ -296,15 +295,14 @@ def _own_steps(found: Iterator[Params] | Params) -> Iterator[Step]:
         yield Step(number, params, number)
 
 
-def _bound(task: _Task, guide: OwnGuide | None, params: Params) -> tuple[float, float]:
-    """Return the bound at these parameters, with its Monte Carlo error: hand-derived for the model's own guide."""
-    zoo, form = task.zoo, task.zoo.closed_form
-    if guide is None:
-        stats = form.e_step(params, task.data, task.prior, zoo.spec)
-        return float(form.elbo(stats, params, task.prior, zoo.spec)), 0.0
-    library = task.library or "numpyro"
-    source = GuideDraws(zoo, library, guide, task.prior, params)
-    return bound_by_draws(zoo, library, source, task.data, task.prior, params, task.seed)
+def _bound(task: _Task, guide: OwnGuide | None, run: Run) -> tuple[float, float]:
+    """Return the bound where a run ended, with its Monte Carlo error: hand-derived for the model's own guide."""
+    if guide is not None:
+        where = task.library or "numpyro"
+        return bound_by_draws(task.zoo, where, guide, task.data, task.prior, run.params, task.seed)
+    if task.home is svi:  # its trace has estimates
+        return task.zoo.elbo(run.params, task.data, task.prior), 0.0
+    return float(run.trace.elbo[-1]), 0.0
 
 
 def _report(update: Callable[[int, str], None], before: int, step: int, elbo: float) -> None:
@@ -337,7 +335,7 @@ def _sampled(task: _Task, first: Params, num_restarts: int, progress: bool) -> F
     chains = chains._replace(draws=aligned(each, task.zoo.dims(), task.zoo.exchangeable(task.prior)))
     found = importance.of_chains(chains.draws, chains.stats)
     agreed = f"largest R-hat {found['r_hat']:.4f}, smallest bulk ESS {found['ess_bulk']:.0f}"
-    converged = not chains.reason and bool(found["r_hat"] < mcmc.GOOD_R_HAT)
+    converged = not chains.reason and bool(found["r_hat"] < importance.GOOD_R_HAT)
     reason = chains.reason or (agreed if settings.num_chains > 1 else "one chain alone has no R-hat")
     if not converged:
         warnings.warn(f"{task.label} has not converged: {reason}", Note, stacklevel=3)

@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 FEWEST = 25  # draws: a Pareto tail is fitted to the largest fifth of them
 EQUAL = 1e-8  # nats: log weights that differ by no more are the same
-GOOD = 0.7  # below it, importance weights can be relied on (Vehtari et al., 2024)
+GOOD_KHAT = 0.7  # below it, importance weights can be relied on (Vehtari et al., 2024)
+GOOD_R_HAT = 1.01  # below it, chains agree (Vehtari et al., 2021)
 
 
 def arviz() -> Any:
@@ -73,7 +74,7 @@ def loo(rows: Float[np.ndarray, "draws rows"], log_ratio: Float[np.ndarray, "dra
     log_weights, khat = smoothed(log_ratio - rows.T)
     pointwise = logsumexp(log_weights + rows.T, axis=1)
     of_all = logsumexp(smoothed(log_ratio)[0] + rows.T, axis=1)
-    good = min(1.0 - 1.0 / np.log10(len(log_ratio)), GOOD)
+    good = min(1.0 - 1.0 / np.log10(len(log_ratio)), GOOD_KHAT)
     values = {
         "elpd_loo": pointwise.sum(),
         "se": np.sqrt(pointwise.size * pointwise.var()),

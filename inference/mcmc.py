@@ -22,7 +22,6 @@ from latentzoo.models.language.ppl import Library
 
 NUM_STEPS = 1000  # draws of each chain
 LIBRARIES: tuple[Library, ...] = ("numpyro", "pyro")
-GOOD_R_HAT = 1.01  # at most, of chains that agree (Vehtari et al., 2021)
 LEAST_DRAWS = 4  # split R-hat halves each chain, and a half has no variance below two draws
 # What is imported when it is first needed, and slow to load: no part of any run's time.
 _NEEDS = {"numpyro": "numpyro.contrib.funsor", "pyro": "pyro.infer.mcmc"}

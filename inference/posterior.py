@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from latentzoo.inference.accumulate import chunks
-from latentzoo.inference.automatic import Arrays, Backend, Pair, backend
+from latentzoo.inference.automatic import Arrays, Backend, Pair, backend, num_draws
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError, choose
@@ -93,7 +93,7 @@ class GuideDraws:
     """The draws of a guide at given parameters."""
 
     def __init__(self, zoo: "Entry", library: Library, guide: OwnGuide | None, prior: Any, params: Params):
-        self._zoo, self._guide, self._prior, self._params = zoo, guide, prior, params
+        self._zoo, self._prior = zoo, prior
         self._auto: Backend = backend(library)
         if guide is None:
             self._program, self._args = zoo.guide.on(library), params
@@ -105,6 +105,11 @@ class GuideDraws:
         """Return the plates around each site of the model that the guide draws."""
         drawn = self._auto.plates(self._program, (data, self._prior, self._args), {})
         return {site: plates for site, plates in self._zoo.plates().items() if site in drawn}
+
+    def global_sites(self, data: Any) -> tuple[str, ...]:
+        """Return the sites that the guide draws outside the plate of the rows."""
+        rows = set(self._zoo.row_plates)
+        return tuple(site for site, plates in self.plates(data).items() if not set(plates) & rows)
 
     def draws(self, data: Any, sites: Sequence[str], num_draws: int, seed: int) -> Draws:
         """Return draws of some sites, and the log density of those outside the plate of the rows."""
@@ -132,17 +137,17 @@ def log_prior(zoo: "Entry", library: Library, data: Any, prior: Any, params: Par
     return backend(library).log_probs(zoo.model.on(library), (row, prior, Params(theta=params.theta)), draws)
 
 
+def log_joint(zoo: "Entry", library: Library, data: Any, prior: Any, params: Params, draws: Arrays) -> np.ndarray:
+    """Return log p(data, globals) at each draw of the global latent variables, local ones summed out."""
+    rows = np.array([each.sum() for each in log_likelihoods(zoo, data, prior, params, draws)])
+    return log_prior(zoo, library, data, prior, params, draws) + rows
+
+
 def bound_by_draws(
-    zoo: "Entry", library: Library, source: GuideDraws, data: Any, prior: Any, params: Params, seed: int
+    zoo: "Entry", library: Library, guide: OwnGuide, data: Any, prior: Any, params: Params, seed: int
 ) -> tuple[float, float]:
     """Return the mean of log p(data, draw) - log q(draw) over draws of a guide, and its standard error."""
-    sites = [site for site, plates in source.plates(data).items() if not set(plates) & set(zoo.row_plates)]
-    draws, log_q = source.draws(data, sites, BOUND_DRAWS, seed)
-    rows = np.array([each.sum() for each in log_likelihoods(zoo, data, prior, params, draws)])
-    log_ratio = log_prior(zoo, library, data, prior, params, draws) + rows - log_q
+    source = GuideDraws(zoo, library, guide, prior, params)
+    draws, log_q = source.draws(data, source.global_sites(data), BOUND_DRAWS, seed)
+    log_ratio = log_joint(zoo, library, data, prior, params, draws) - log_q
     return float(log_ratio.mean()), float(log_ratio.std(ddof=1) / np.sqrt(len(log_ratio)))
-
-
-def num_draws(draws: Arrays) -> int:
-    """Return how many draws these are."""
-    return len(next(iter(draws.values())))

@@ -168,6 +168,11 @@ class Entry:
         prior = self.prior(data) if prior is None else self.check_prior(prior)
         return self.guide_room.init(data, prior, self.spec, np.random.default_rng(seed))
 
+    def elbo(self, params: Params, data: Any, prior: Any) -> float:
+        """Return the hand-derived ELBO at checked arguments, in nats, every constant kept."""
+        stats = self.closed_form.e_step(params, data, prior, self.spec)
+        return float(self.closed_form.elbo(stats, params, prior, self.spec))
+
     def check_params(self, params: Params, like: Params | None = None) -> Params:
         """Return the params as arrays, checked against their declared shapes, and against those of `like`.
 

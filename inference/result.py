@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from latentzoo.inference.automatic import num_draws
 from latentzoo.inference.posterior import (
     Draws,
     GuideDraws,
     OwnGuide,
+    log_joint,
     log_likelihood,
     log_likelihoods,
     log_prior,
-    num_draws,
 )
 from latentzoo.inference.registry import Entry
-from latentzoo.inference.run import Trace
+from latentzoo.inference.run import Trace, label
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError, choose
@@ -117,7 +118,12 @@ class Fit:
     @property
     def label(self) -> str:
         """The method, with the library where there is a choice: "cavi", "svi-pyro"."""
-        return self.method if self.library is None else f"{self.method}-{self.library}"
+        return label(self.method, self.library)
+
+    @property
+    def runs_in(self) -> Library:
+        """The library that draws are made in: NumPyro where the method needed none."""
+        return self.library or "numpyro"
 
     def __repr__(self) -> str:
         state = "converged" if self.converged else f"not converged ({self.reason})"
@@ -142,11 +148,11 @@ class Fit:
             return self._of_chains(self.chains, num_draws, seed, sites)
         whole = sites or (self.guide and self.guide.needs_data)
         data = self._data(None) if whole else contract.take_rows(self._data_or_default(), slice(0, 1))
-        plates = self._source.plates(data)
-        for site in sites or ():
-            choose(site, plates, "latent site")
         if sites is None:
-            sites = tuple(name for name, around in plates.items() if not set(around) & set(self.entry.row_plates))
+            return self._source.draws(data, self._source.global_sites(data), num_draws, seed)
+        known = self._source.plates(data)
+        for site in sites:
+            choose(site, known, "latent site")
         return self._source.draws(data, sites, num_draws, seed)
 
     @staticmethod
@@ -161,14 +167,11 @@ class Fit:
 
     @functools.cached_property
     def _source(self) -> GuideDraws:
-        return GuideDraws(self.entry, self.library or "numpyro", self.guide, self.prior, self.params)
+        return GuideDraws(self.entry, self.runs_in, self.guide, self.prior, self.params)
 
     def log_joint(self, draws: Mapping[str, np.ndarray], data: Any = None) -> np.ndarray:
         """Return log p(data, globals) at each draw of the global latent variables, local ones summed out."""
-        data, draws = self._data(data), dict(draws)
-        rows = log_likelihoods(self.entry, data, self.prior, self.params, draws)
-        library = self.library or "numpyro"
-        return log_prior(self.entry, library, data, self.prior, self.params, draws) + np.array([r.sum() for r in rows])
+        return log_joint(self.entry, self.runs_in, self._data(data), self.prior, self.params, dict(draws))
 
     # --- what follows from them ---------------------------------------------------------------------------------------
 
@@ -243,7 +246,7 @@ class Fit:
         rows = np.stack(list(log_likelihoods(self.entry, data, self.prior, self.params, draws.values)))
         if self.chains is not None:
             return importance.loo(rows, np.zeros(num_draws))
-        prior = log_prior(self.entry, self.library or "numpyro", data, self.prior, self.params, draws.values)
+        prior = log_prior(self.entry, self.runs_in, data, self.prior, self.params, draws.values)
         return importance.loo(rows, prior + rows.sum(1) - draws.log_q)
 
     def to_arviz(self, data: Any = None, num_draws: int = 1000, seed: int = 0) -> Any:

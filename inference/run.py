@@ -16,6 +16,11 @@ from latentzoo.models.language.errors import UserError
 ITS_END = "the method came to its end"
 
 
+def label(method: str, library: str | None) -> str:
+    """Return the name of a method, with the library where there is a choice: "cavi", "svi-pyro"."""
+    return method if library is None else f"{method}-{library}"
+
+
 class Step(NamedTuple):
     """Where a method is.
 

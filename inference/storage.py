@@ -111,10 +111,14 @@ def _guide(path: Path, entry: Entry, summary: dict[str, Any], guide: Any) -> Own
     name, library = summary["guide"], summary["library"]
     if guide is None and not name.startswith("Auto"):
         return OwnGuide(name, functools.partial(_missing, path, name), needs_data=False)
+    return own_guide(entry, library, name if guide is None else guide, functools.partial(_any_start, entry))
+
+
+def _any_start(entry: Entry) -> dict[str, np.ndarray]:
+    """Return values of the sites that an AutoGuide is made for; its parameters are in the file."""
     data, _ = entry.simulate(num_rows=2)
     prior = entry.prior(data)
-    start = functools.partial(start_values, entry, data, prior, entry.init(data, prior), seed=0)
-    return own_guide(entry, library, name if guide is None else guide, start)
+    return start_values(entry, data, prior, entry.init(data, prior), seed=0)
 
 
 def _missing(path: Path, name: str, *_: Any, **__: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from latentzoo.inference.automatic import backend
 from latentzoo.inference.run import Step
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
@@ -77,6 +78,17 @@ class Problem(NamedTuple):
         return {} if self.total_rows is None else {"total_rows": self.total_rows}
 
 
+class Start(NamedTuple):
+    """Where SVI begins.
+
+    args: data, prior and params as arrays of the library. state: of an earlier run, which this one goes on.
+    """
+
+    args: tuple[Any, Any, Any]
+    seed: int
+    state: dict[str, np.ndarray] | None
+
+
 class Stepper(Protocol):
     """SVI of one library, at one start."""
 
@@ -119,7 +131,7 @@ def steps(
         raise UserError(f"batch_rows is {batch}: the data have {total} rows")
     problem = Problem(zoo, guide, settings.optimiser, settings.num_particles, None if batch is None else total)
     module = importlib.import_module(f"latentzoo.inference.svi_{library}")
-    stepper = cast(Stepper, module.Stepper(problem, data, prior, params, seed, state))
+    stepper = cast(Stepper, module.Stepper(problem, Start(_arrays(library, data, prior, params), seed, state)))
     batches = None if batch is None else _batches(total, batch, np.random.default_rng(seed))
     # A pass over all rows is one evaluation.
     per_step = settings.num_particles * (1.0 if batch is None else batch / total)
@@ -137,6 +149,16 @@ def steps(
         if _at_rest(settings.schedule, level, number == num_steps):
             converged = f"the smoothed bound no longer rises, at learning rate {rates[-1]:.3g}"
         yield Step(number, _params(zoo, params, stepper.values()), number * per_step, -float(losses.mean()), converged)
+
+
+def _arrays(library: Library, data: Any, prior: Any, params: Params) -> tuple[Any, Any, Any]:
+    auto = backend(library)
+
+    def convert(_: str, leaf: Any) -> Any:
+        return auto.ppl.array(leaf)
+
+    with auto.precision():
+        return tuple(contract.map_leaves(convert, tree) for tree in (data, prior, params))
 
 
 def _multipliers(schedule: str, level: int, done: int, size: int, num_steps: int) -> np.ndarray:

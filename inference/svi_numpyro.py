@@ -8,33 +8,25 @@ import numpy as np
 
 from latentzoo.inference.automatic import backend
 from latentzoo.inference.automatic_numpyro import QUICKLY
-from latentzoo.inference.svi import BLOCK, Problem
-from latentzoo.models.language.contract import Params, as_numpy, map_leaves, take_rows
+from latentzoo.inference.svi import BLOCK, Problem, Start
+from latentzoo.models.language.contract import Params, as_numpy, take_rows
 
 
 class Stepper:
     """SVI from one start."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        data: Any,
-        prior: Any,
-        params: Params,
-        seed: int,
-        state: dict[str, np.ndarray] | None,
-    ):
+    def __init__(self, problem: Problem, begin: Start):
         import jax
 
         self._auto = backend("numpyro")
         with self._auto.precision():
             self._svi, start, self._advance = _compiled(problem)
-            trees = (data, prior, params)
-            self._args = tuple(map_leaves(lambda _, leaf: self._auto.ppl.array(leaf), tree) for tree in trees)
-            batch = self._args if problem.total_rows is None else (take_rows(data, slice(0, 1)), *self._args[1:])
-            self._state = start(jax.random.PRNGKey(seed), *batch)
-            if state is not None:
-                self._restore(state)
+            self._args = begin.args
+            data, *others = begin.args
+            batch = data if problem.total_rows is None else take_rows(data, slice(0, 1))
+            self._state = start(jax.random.PRNGKey(begin.seed), batch, *others)
+            if begin.state is not None:
+                self._restore(begin.state)
 
     def advance(self, rates: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
         """Take a step at each of the learning rates; a block that is not full is filled up with steps not taken."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from latentzoo.inference.automatic import backend
-from latentzoo.inference.svi import Problem
-from latentzoo.models.language.contract import Params, as_numpy, map_leaves, take_rows
+from latentzoo.inference.svi import Problem, Start
+from latentzoo.models.language.contract import as_numpy, take_rows
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")  # what torch's Adam keeps of a parameter
 
@@ -16,31 +16,20 @@ ADAM = ("step", "exp_avg", "exp_avg_sq")  # what torch's Adam keeps of a paramet
 class Stepper:
     """SVI from one start."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        data: Any,
-        prior: Any,
-        params: Params,
-        seed: int,
-        state: dict[str, np.ndarray] | None,
-    ):
+    def __init__(self, problem: Problem, begin: Start):
         import pyro
         import torch
 
         self._auto, self._problem = backend("pyro"), problem
-        trees = (data, prior, params)
-        self._data, self._prior, self._params = (
-            map_leaves(lambda _, leaf: self._auto.ppl.array(leaf), tree) for tree in trees
-        )
+        self._data, self._prior, self._params = begin.args
         self._rate = 0.0
         optimiser = {"adam": pyro.optim.Adam, "sgd": pyro.optim.SGD}[problem.optimiser]
         self._optimiser = optimiser(lambda *_: {"lr": self._rate})
         loss = problem.zoo.loss.pyro(num_particles=problem.num_particles)
         self._svi = pyro.infer.SVI(problem.zoo.model.pyro, problem.guide, self._optimiser, loss)
         self._store: dict[str, Any] | None = None
-        self._random = torch.Generator().manual_seed(seed).get_state()
-        self._first: dict[str, np.ndarray] | None = state
+        self._random = torch.Generator().manual_seed(begin.seed).get_state()
+        self._first = begin.state
 
     def advance(self, rates: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
         """Take a step at each of the learning rates."""

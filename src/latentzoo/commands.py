@@ -96,18 +96,19 @@ PART = "the part of the rows, drawn at random, that is not fitted and on which t
 def labels(zoo: "Entry") -> list[str]:
     """Return the methods of a model, one for each library that they run in."""
     from latentzoo.inference.fit import HOMES
+    from latentzoo.inference.run import label
 
-    pairs = [(method, HOMES[method].LIBRARIES) for method in zoo.methods]
-    return [label for method, known in pairs for label in ([f"{method}-{name}" for name in known] or [method])]
+    return [label(method, library) for method in zoo.methods for library in HOMES[method].LIBRARIES or (None,)]
 
 
 def usual(zoo: "Entry") -> list[str]:
     """Return the methods to compare where none are named: all, a sampler in its first library only, as it is slow."""
     from latentzoo.inference import mcmc
     from latentzoo.inference.fit import HOMES
+    from latentzoo.inference.run import label
 
-    slow = {f"{method}-{name}" for method in zoo.methods if HOMES[method] is mcmc for name in mcmc.LIBRARIES[1:]}
-    return [label for label in labels(zoo) if label not in slow]
+    slow = {label(method, name) for method in zoo.methods if HOMES[method] is mcmc for name in mcmc.LIBRARIES[1:]}
+    return [each for each in labels(zoo) if each not in slow]
 
 
 def methods(zoo: "Entry", text: str) -> list[str]:
@@ -221,15 +222,13 @@ def _write_numbers(fit: "Fit", path: Path, source: str) -> Path:
 
 
 def _write_posterior(fit: "Fit", path: Path) -> None:
-    from latentzoo.inference.arviz_export import affordable_draws, at_the_optimum
-    from latentzoo.models.language import contract
+    from latentzoo.inference.arviz_export import affordable_draws, num_chains
     from latentzoo.models.language.files import atomic_path
 
-    num_chains = len(next(iter(fit.chains.draws.values()))) if fit.chains else len(at_the_optimum(fit))
-    num_draws = affordable_draws(contract.num_rows(fit.data) or 0, num_chains)
+    num_draws = affordable_draws(fit)
     with atomic_path(path) as temporary:
         fit.to_arviz(num_draws=num_draws).to_netcdf(str(temporary))
-    chains = f" in each of {num_chains} chains" if num_chains > 1 else ""
+    chains = f" in each of {num_chains(fit)} chains" if num_chains(fit) > 1 else ""
     _wrote(path, f"{num_draws} draws{chains}; arviz.from_netcdf reads it")
 
 
