@@ -49,8 +49,13 @@ def _measure(task: Task, context: Context) -> Iterator[Row]:
     fit = _fit(task, num_restarts=NUM_RESTARTS[context.quick], seed=context.seed)
     seconds, ended = fit.seconds, [restart.elbo for restart in fit.restarts]
     best = sum(fit.elbo - elbo <= 1e-6 * abs(fit.elbo) for elbo in ended)
-    yield row("ELBO", value=fit.elbo, unit="nats", ok=bool(np.isfinite(fit.elbo)), note=task.about)
-    yield row("restarts at this ELBO", value=best, reference=len(ended), note=f"the worst is at {number(min(ended))}")
+    yield row(fit.objective, value=fit.elbo, unit="nats", ok=bool(np.isfinite(fit.elbo)), note=task.about)
+    yield row(
+        f"restarts at this {fit.objective}",
+        value=best,
+        reference=len(ended),
+        note=f"the worst is at {number(min(ended))}",
+    )
     yield row("converged", value=float(fit.converged), ok=fit.converged, note=fit.reason)
     yield row("steps", value=fit.num_steps)
     yield row("time of the best restart", value=seconds, unit="s")
@@ -58,7 +63,7 @@ def _measure(task: Task, context: Context) -> Iterator[Row]:
     yield _density(row, task, fit)
     if task.truth is not None:
         yield from _against_truth(row, task, fit, task.truth)
-    num_draws = affordable_draws(fit)
+    num_draws = max(affordable_draws(fit), 1)
     draws = fit.to_arviz(num_draws=num_draws, seed=fit.seed)
     if task.truth is not None:
         yield from _recovery(row, task.zoo, draws.posterior, task.prior, task.truth)
@@ -94,7 +99,7 @@ def _against_truth(row: "partial[Row]", task: Task, fit: Fit, truth: dict[str, n
         short = reference - fit.elbo
         reached = short <= 1e-6 * abs(reference)
         note = "reached" if reached else "a poorer optimum: more restarts may find the better one"
-        name = "ELBO, beside a fit that starts at the truth"
+        name = f"{fit.objective}, beside a fit that starts at the truth"
         yield row(name, value=fit.elbo, unit="nats", reference=reference, error=short, note=note)
 
 
@@ -111,8 +116,8 @@ def _start_at_truth(task: Task, fit: Fit, truth: dict[str, np.ndarray]) -> Param
     if not local or len(local) < len(states):
         return None
     params = fit.params._replace(phi=fit.params.phi._replace(**local))
-    stats = zoo.closed_form.e_step(params, task.data, task.prior, zoo.spec)
-    return zoo.closed_form.m_step(stats, params, task.prior, zoo.spec)
+    stats = zoo.closed_form.e_step(params, task.data, fit.prior, zoo.spec)
+    return zoo.closed_form.m_step(stats, params, fit.prior, zoo.spec)
 
 
 def _recovery(
@@ -130,7 +135,8 @@ def _recovery(
             continue
         gap, sd = values.mean(0) - truth[site], values.std(0)
         distance = np.sqrt((gap**2).reshape(len(gap), -1).sum(1).mean())
-        note = f"in posterior standard deviations {np.sqrt(np.mean((gap / sd) ** 2)):.2f}, where 1 is expected"
+        in_sds = np.sqrt(np.mean((gap / sd) ** 2)) if sd.all() else None  # of a point there is none
+        note = "" if in_sds is None else f"in posterior standard deviations {in_sds:.2f}, where 1 is expected"
         yield row(f"{site}: distance to the truth", value=float(distance), note=note)
 
 

@@ -71,8 +71,12 @@ class Run(NamedTuple):
 
 
 def contestants(zoo: Entry) -> list[Contestant]:
-    """Return the closed forms that an entry declares, and SVI in each library; a sampler climbs no bound."""
-    found = [Contestant(method) for method in zoo.methods if not fitting.HOMES[method].LIBRARIES]
+    """Return the closed forms that an entry declares, and SVI in each library; a sampler climbs no bound.
+
+    Complete data, which "mle" needs, are no race.
+    """
+    closed = [method for method in zoo.methods if method != "mle" and not fitting.HOMES[method].LIBRARIES]
+    found = [Contestant(method) for method in closed]
     if "svi" not in zoo.methods:
         return found
     return [*found, *(Contestant("svi", library) for library in svi.LIBRARIES), Contestant("svi", "numpyro", True)]
@@ -85,24 +89,37 @@ def units(context: Context) -> Iterator[Unit]:
     """
     seeds = range(context.seed, context.seed + NUM_SEEDS[context.quick])
     for source in sources(context, NUM_ROWS[context.quick]):
-        field = contestants(get(source.entry))
-        runs = [Run(one, rate, seed) for seed in seeds for one in field for rate in one.rates]
-        named, course = {f"{source.name}/{run.name}": run for run in runs}, Course(source)
-        for name, run in named.items():
-            yield Unit(name, partial(_measured, course, run, context))
-        works = {f"race/{name}": run for name, run in named.items()}
-        yield Unit(f"{source.name}/summary", partial(_summed_up, course, works, context), reads=tuple(named))
+        for course, field in courses(source):
+            runs = [Run(one, rate, seed) for seed in seeds for one in field for rate in one.rates]
+            named = {f"{course.name}/{run.name}": run for run in runs}
+            for name, run in named.items():
+                yield Unit(name, partial(_measured, course, run, context))
+            works = {f"race/{name}": run for name, run in named.items()}
+            yield Unit(f"{course.name}/summary", partial(_summed_up, course, works, context), reads=tuple(named))
+
+
+def courses(source: Source) -> Iterator[tuple["Course", list[Contestant]]]:
+    """Yield a course for each objective of an entry's methods, and who runs there: other bounds do not compare."""
+    zoo = get(source.entry)
+    groups: dict[str, list[Contestant]] = defaultdict(list)
+    for contestant in contestants(zoo):
+        groups[zoo.objective(contestant.method)].append(contestant)
+    for objective, field in groups.items():
+        yield Course(source, objective if len(groups) > 1 else ""), field
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
 class Course:
-    """Where contestants run: a data set, loaded when the first one needs it, with the start of each seed."""
+    """Where contestants run: a data set, loaded when the first one needs it, with the start of each seed.
 
-    def __init__(self, source: Source):
-        self._source = source
-        self._starts: dict[int, Params] = {}
+    objective: what they climb, where the entry has several.
+    """
+
+    def __init__(self, source: Source, objective: str = ""):
+        self._source, self._objective = source, objective
+        self._best: dict[int, int] = {}
         self._warm: set[Contestant] = set()
 
     @functools.cached_property
@@ -110,16 +127,27 @@ class Course:
         """The data set."""
         return self._source.load()
 
-    def start(self, seed: int) -> Params:
-        """Return where the runs of a seed begin: of so many starts the one from which the closed form ends highest."""
-        if seed not in self._starts:
-            zoo, data, prior = self.task.zoo, self.task.data, self.task.prior
-            self._starts[seed] = fitting.best_start(zoo, data, prior, num_starts=NUM_STARTS, seed=seed)
-        return self._starts[seed]
+    @property
+    def name(self) -> str:
+        """The name of the course among those of all entries."""
+        return f"{self._source.name}, {self._objective}" if self._objective else self._source.name
 
-    def elbo(self, params: Params) -> float:
+    @property
+    def data(self) -> str:
+        """The name of the data, and of what is climbed where there is a choice."""
+        return f"{self.task.name}, {self._objective}" if self._objective else self.task.name
+
+    def start(self, run: "Run") -> Params:
+        """Return where a run begins: of so many starts the one from which the first closed form ends highest."""
+        zoo, data, prior, seed = self.task.zoo, self.task.data, self.task.prior, run.seed
+        if seed not in self._best:
+            self._best[seed] = fitting.best_seed(zoo, data, prior, num_starts=NUM_STARTS, seed=seed)
+        return zoo.init(data, prior, self._best[seed], run.contestant.method)
+
+    def elbo(self, run: "Run", params: Params) -> float:
         """Return the bound, hand-derived."""
-        return self.task.zoo.elbo(params, self.task.data, self.task.prior)
+        zoo = self.task.zoo
+        return zoo.elbo(params, self.task.data, zoo.prior_for(run.contestant.method, self.task.prior))
 
     def warm_up(self, run: Run) -> float:
         """Take some steps before the first run of a contestant in this process; return the seconds to compile.
@@ -144,7 +172,7 @@ class Course:
                 self.task.data,
                 method,
                 prior=self.task.prior,
-                init=self.start(run.seed),
+                init=self.start(run),
                 library=library,
                 seed=run.seed,
                 keep_history=True,
@@ -159,8 +187,8 @@ def _measured(course: Course, run: Run, context: Context) -> Iterator[Row]:
 
     Its curve ends where it began.
     """
-    begin = course.elbo(course.start(run.seed))
-    row = partial(Row, "race", "ELBO", entry=course.task.zoo.name, variant=run.name, data=course.task.name)
+    begin = course.elbo(run, course.start(run))
+    row = partial(Row, "race", "ELBO", entry=course.task.zoo.name, variant=run.name, data=course.data)
     row = partial(row, library=run.contestant.library or "", unit="nats", reference=begin)
     try:
         compiling = course.warm_up(run)
@@ -174,14 +202,14 @@ def _measured(course: Course, run: Run, context: Context) -> Iterator[Row]:
         seconds=fit.seconds,
         compile_seconds=compiling + fit.compile_seconds,
         note=fit.reason,
-        curve=_track(course, fit, begin).curve,
+        curve=_track(course, run, fit, begin).curve,
     )
 
 
-def _track(course: Course, fit: Fit, begin: float) -> Track:
+def _track(course: Course, run: Run, fit: Fit, begin: float) -> Track:
     """Return the way of a fit: its exact bound, off the clock, at the points that are kept."""
     kept = thinned(len(fit.history) + 1)
-    elbo = [begin if point == 0 else course.elbo(fit.history[point - 1]) for point in kept]
+    elbo = [begin if point == 0 else course.elbo(run, fit.history[point - 1]) for point in kept]
     spent = (fit.trace.step, fit.trace.seconds, fit.trace.gradients)
     step, seconds, gradients = (np.append(0.0, values)[kept] for values in spent)
     return Track(step, seconds, gradients, np.array(elbo))
@@ -200,7 +228,7 @@ def _summed_up(course: Course, runs: Mapping[str, Run], context: Context) -> Ite
     best = max(float(np.nanmax(track.elbo)) for track in tracks.values())
     task, num_seeds = course.task, len({run.seed for run in tracks})
     about = f"{task.options}; {task.about}; the highest of {len(tracks)} runs, {num_seeds} seeds"
-    row = partial(Row, "race", entry=task.zoo.name, data=task.name)
+    row = partial(Row, "race", entry=task.zoo.name, data=course.data)
     yield row(race_report.BEST, value=best, unit="nats", note=about)
     # The first run of a contestant compiles, and so does the first one after a stop.
     compiling = {run: rows[run].compile_seconds or 0.0 for run in rows}
@@ -209,7 +237,8 @@ def _summed_up(course: Course, runs: Mapping[str, Run], context: Context) -> Ite
         for one in dict.fromkeys(run.contestant for run in tracks)
     ]
     yield from compared(standings, row)
-    race_picture.save(standings, f"{task.zoo.name}, {task.name}", context.folder / _picture(task.zoo.name, task.name))
+    picture = context.folder / _picture(task.zoo.name, course.data)
+    race_picture.save(standings, f"{task.zoo.name}, {course.data}", picture)
 
 
 def _standing(one: Contestant, descents: Mapping[Run, Descent], compiling: Mapping[Run, float]) -> Standing:

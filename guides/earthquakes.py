@@ -86,7 +86,7 @@ def optimal_component_logits(ppl: Handle, data: Data, prior: Prior, phi: Phi) ->
     return logits
 
 
-def init(data: Data, prior: Prior, spec: Spec, rng: np.random.Generator) -> Params:
+def init(data: Data, prior: Prior, spec: Spec, rng: np.random.Generator, point: bool) -> Params:
     """Start at events far from one another (k-means++ seeding), as wide as the prior of the noise, as strong as all."""
     size = spec.num_components
     centres = spread_rows(np.asarray(data.location, dtype=np.float64), size, rng)

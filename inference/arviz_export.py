@@ -20,8 +20,17 @@ ANOTHER = 1.0  # nats below the best bound, from which on a restart is called an
 
 
 def affordable_draws(fit: "Fit") -> int:
-    """Return how many draws of each chain, all together 100 to 1000, a file of a fit with its data should hold."""
-    every = min(max(MOST_VALUES // max(contract.num_rows(fit.data) or 0, 1), 100), 1000)
+    """Return how many draws of each chain, all together 100 to 1000, a file of a fit with its data should hold.
+
+    Fewer where the parameters are many, and none where even the fewest would be too large.
+    """
+    if fit.is_point:
+        return 1  # all are the same
+    size = sum(np.size(leaf) for leaf in contract.leaves(fit.params).values())
+    if importance.FEWEST * size > MOST_VALUES:
+        return 0
+    by_rows = max(MOST_VALUES // max(contract.num_rows(fit.data) or 0, 1), 100)
+    every = min(by_rows, MOST_VALUES // max(size, 1), 1000)
     return max(every // num_chains(fit), importance.FEWEST)
 
 
@@ -33,7 +42,7 @@ def num_chains(fit: "Fit") -> int:
 def at_the_optimum(fit: "Fit") -> list["Restart"]:
     """Return the restarts that ended where the best did, the best first: those in other optima are no posterior."""
     ranked = sorted(fit.restarts, key=lambda restart: restart.elbo, reverse=True)
-    return [run for run in ranked if fit.elbo - run.elbo <= max(ANOTHER, 1e-6 * abs(fit.elbo))]
+    return [run for run in ranked if abs(fit.elbo - run.elbo) <= max(ANOTHER, 1e-6 * abs(fit.elbo))]
 
 
 class Chain(NamedTuple):
@@ -59,7 +68,7 @@ def export(fit: "Fit", data: Any, num_draws: int, seed: int) -> Any:
     row_plate = fit.entry.row_plates[0] if fit.entry.row_plates else "rows"
     inference_data = importance.arviz().from_dict(
         posterior=draws,
-        posterior_predictive=_predictive(fit, data, flat, shape, seed),
+        posterior_predictive=_predictive(fit, data, flat, shape, seed) or None,
         log_likelihood={"obs": rows.reshape(*shape, -1)},
         sample_stats=stats,
         observed_data=contract.leaves(data),
@@ -102,9 +111,12 @@ def _of_restarts(fit: "Fit", num_draws: int, seed: int) -> list[Chain]:
 
 
 def _predictive(fit: "Fit", data: Any, draws: Arrays, shape: tuple[int, ...], seed: int) -> Arrays:
-    """Return new data in the place of the observed, of each draw one."""
-    library, empty = fit.runs_in, type(data)(*(None,) * len(data))
-    args = (empty, fit.prior, Params(theta=fit.params.theta))
+    """Return new data in the place of what was observed in the plate of the rows, of each draw one."""
+    rows = set(fit.entry.row_plates)
+    wanted = [name for name, plates in fit.entry.plates().items() if name in data._fields and rows & set(plates)]
+    if not wanted:
+        return {}
+    args = (contract.without_rows(data), fit.prior, Params(theta=fit.params.theta))
     num_rows = contract.num_rows(data) or 0
-    drawn = backend(library).predictive(fit.entry.model.on(library), args, num_rows, draws, seed)
-    return {name: drawn[name].reshape(*shape, *drawn[name].shape[1:]) for name in contract.leaves(data)}
+    drawn = backend(fit.runs_in).predictive(fit.entry.model.on(fit.runs_in), args, num_rows, draws, seed)
+    return {name: drawn[name].reshape(*shape, *drawn[name].shape[1:]) for name in wanted}

@@ -82,12 +82,15 @@ class Backend(Protocol):
     def draw(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
     ) -> tuple[Arrays, Any]:
-        """Run a program once; return the values of its sample sites, and what it returned, as NumPy arrays."""
+        """Run a program once; return its latent and deterministic sites, and what it returned, as NumPy arrays."""
 
     def plates(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, tuple[str, ...]]:
-        """Return the plates around each sample site, the outermost first."""
+        """Return the plates around each site, deterministic ones too, the outermost first."""
+
+    def held(self, program: Callable[..., Any], args: tuple[Any, ...]) -> Arrays:
+        """Return the values of the sites that a program holds at points: observed or deterministic, as NumPy arrays."""
 
     def draws(
         self,
@@ -158,9 +161,15 @@ def plates_of(site: Any) -> tuple[str, ...]:
     return tuple(frame.name for frame in sorted(site["cond_indep_stack"], key=lambda frame: frame.dim))
 
 
+def has_value(site: Any) -> bool:
+    """Return whether a traced site has a value of its own: drawn, observed or deterministic, and no factor."""
+    return site["type"] == "deterministic" or (site["type"] == "sample" and type(site["fn"]).__name__ != "Unit")
+
+
 def log_prob(sites: Sequence[Any]) -> Array:
-    """Return the log density of traced sites at their values, summed."""
-    return sum((site["fn"].log_prob(site["value"]).sum() for site in sites), start=0.0)
+    """Return the log density of traced sites at their values, summed; a deterministic one adds nothing."""
+    drawn = [site for site in sites if site["type"] == "sample"]
+    return sum((site["fn"].log_prob(site["value"]).sum() for site in drawn), start=0.0)
 
 
 def num_draws(draws: Arrays) -> int:

@@ -1,5 +1,6 @@
 """NumPyro behind the interface of `automatic.py`: effect handlers, jax.grad, many draws under one compiled vmap."""
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,7 @@ from latentzoo.inference.automatic import (
     Pair,
     Site,
     depth_of,
+    has_value,
     log_prob,
     num_draws,
     plates_of,
@@ -132,13 +134,20 @@ class Backend:
     def plates(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, tuple[str, ...]]:
-        """Return the plates around each sample site."""
+        """Return the plates around each site."""
         import jax
         from numpyro import handlers
 
         with self.precision(), handlers.trace() as trace, handlers.seed(rng_seed=0):
             jax.eval_shape(lambda: program(*args, **kwargs))  # nothing is computed
-        return {name: plates_of(site) for name, site in trace.items() if site["type"] == "sample"}
+        return {name: plates_of(site) for name, site in trace.items() if has_value(site)}
+
+    def held(self, program: Callable[..., Any], args: tuple[Any, ...]) -> Arrays:
+        """Run the program once and pick what it does not draw."""
+        with self.precision():
+            trace = _trace(program, 0, {}, args)
+            latent = _latent(trace)
+            return {name: as_numpy(s["value"]) for name, s in trace.items() if has_value(s) and name not in latent}
 
     def draws(
         self,
@@ -196,10 +205,29 @@ class Backend:
 
         def substitute(site: Any) -> Array | None:
             if site["type"] == "sample" and not site["is_observed"] and site["name"] in fixed:
-                return fixed[site["name"]](site["fn"])
+                value = fixed[site["name"]](site["fn"])
+                site["fn"] = _as_constant(site["fn"])
+                return value
             return None
 
         return handlers.substitute(program, substitute_fn=substitute)
+
+
+def _as_constant(distribution: Any) -> Any:
+    """Return the distribution of a site that is not drawn, so that an ELBO adds no score function for it.
+
+    NumPyro cannot reparametrise all families, such as Wishart, and would sample those anew to see what depends on them.
+    """
+    if distribution.has_rsample:
+        return distribution
+    same, kind = copy.copy(distribution), distribution.__class__
+    same.__class__ = _constant(kind)
+    return same
+
+
+@functools.cache
+def _constant(kind: Any) -> type:
+    return type(kind.__name__, (kind,), {"has_rsample": True})
 
 
 @functools.cache
@@ -232,14 +260,15 @@ def enumerated_elbo() -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _compiled_run(program: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
-    """Return the compiled function (key, *args) -> (values of the latent sites, what the program returned)."""
+    """Return the compiled function (key, *args) -> (values of its sites but the observed, what it returned)."""
     import jax
     from numpyro import handlers
 
     def run(key: Array, *args: Any) -> tuple[Arrays, Any]:
         with handlers.trace() as trace, handlers.seed(rng_seed=key):
             returned = program(*args, **dict(kwargs))
-        return {name: site["value"] for name, site in _latent(trace).items()}, returned
+        drawn = {name: site["value"] for name, site in trace.items() if not site.get("is_observed") and has_value(site)}
+        return drawn, returned
 
     return jax.jit(run, compiler_options=QUICKLY)
 

@@ -17,6 +17,7 @@ from latentzoo.inference.automatic import (
     Site,
     constants,
     depth_of,
+    has_value,
     log_prob,
     plates_of,
 )
@@ -135,19 +136,28 @@ class Backend:
 
         with pyro.get_param_store().scope(), self._seeded(seed):
             trace = poutine.trace(program).get_trace(*args, **kwargs)
-        drawn = {name: as_numpy(node["value"]).copy() for name, node in _latent(trace).items()}
+        shown = {name: node for name, node in trace.nodes.items() if has_value(node) and not _is_given(node)}
+        drawn = {name: as_numpy(node["value"]).copy() for name, node in shown.items()}
         return drawn, map_leaves(lambda _, leaf: as_numpy(leaf).copy(), trace.nodes["_RETURN"]["value"])
 
     def plates(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, tuple[str, ...]]:
-        """Return the plates around each sample site."""
+        """Return the plates around each site."""
+        nodes = self._nodes(program, args, kwargs)
+        return {name: plates_of(node) for name, node in nodes.items() if has_value(node)}
+
+    def held(self, program: Callable[..., Any], args: tuple[Any, ...]) -> Arrays:
+        """Run the program once and pick what it does not draw."""
+        nodes = self._nodes(program, args, {})
+        return {name: as_numpy(n["value"]).copy() for name, n in nodes.items() if has_value(n) and n["is_observed"]}
+
+    def _nodes(self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         import pyro
         from pyro import poutine
 
         with pyro.get_param_store().scope(), self._seeded(0):
-            nodes = poutine.trace(program).get_trace(*args, **kwargs).nodes
-        return {name: plates_of(node) for name, node in nodes.items() if node["type"] == "sample"}
+            return poutine.trace(program).get_trace(*args, **kwargs).nodes
 
     def draws(
         self,
@@ -250,6 +260,11 @@ class Backend:
                     msg["value"] = fixed[msg["name"]](msg["fn"])
 
         return Fix()(program)
+
+
+def _is_given(node: Any) -> bool:
+    """Return whether a site was observed; Pyro has a deterministic one observed, too."""
+    return node["is_observed"] and not node["infer"].get("_deterministic", False)
 
 
 def _latent(trace: Any) -> dict[str, Any]:

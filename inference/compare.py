@@ -98,6 +98,10 @@ def _notes_on_all(fits: Mapping[str, Fit], reference: str | None, base: "_Measur
     notes = []
     if _differ([fit.prior for fit in fits.values()]):
         notes.append("The fits have different priors: their posteriors and ELBOs are of different models.")
+    if len({fit.objective for fit in fits.values()}) > 1:
+        notes.append(
+            "The column ELBO has log likelihoods of parameters at points, too: those do not compare with bounds."
+        )
     if _differ([fit.data for fit in fits.values() if fit.data is not None]):
         notes.append("The fits are of different data, as many rows each: their ELBOs do not compare.")
     if reference is not None and base is not None and _doubts(fits[reference], base.diagnostics):

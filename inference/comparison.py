@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from latentzoo.inference.tables import aligned
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -174,11 +176,8 @@ _HEAD = (  # over two lines, for the table to be no wider than its numbers
 
 
 def _table(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Return the lines of the table: names to the left, numbers to the right."""
-    cells = [*_HEAD, *(_cells(row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in cells]
-    return [*lines[:2], "  ".join("-" * width for width in widths), *lines[2:]]
+    """Return the lines of the table."""
+    return aligned(_HEAD, [_cells(row) for row in rows])
 
 
 def _cells(row: ComparisonRow) -> tuple[str, ...]:

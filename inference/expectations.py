@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latentzoo.inference.automatic import Array, Arrays, Backend, Pair, Site, constants
-from latentzoo.inference.families import FAMILIES, expected_statistics, family, statistics
+from latentzoo.inference.families import FAMILIES, JOINT, expected_statistics, family, statistics
 from latentzoo.models.language.contract import as_numpy
 
 Nodes = list[dict[str, np.ndarray]]
@@ -100,12 +100,16 @@ class Integrand:
 # --- the conjugate probe --------------------------------------------------------------------------------------------
 
 
+Block = tuple[str, ...]  # a site, or two of which the second depends on the first
+
+
 @dataclass(frozen=True)
 class Probe:
-    """Which statistics span the integrand: those of each site, and the products of those of sites that interact."""
+    """Which statistics span the integrand: those of each block, and the products of those of blocks that interact."""
 
     families: dict[str, str]
-    products: tuple[tuple[str, str], ...]
+    blocks: tuple[Block, ...]
+    products: tuple[tuple[Block, Block], ...]
 
     def spread(self, draws: Nodes, size: int, rng: np.random.Generator) -> Nodes:
         """Return nodes about the centre of some draws, so wide that the statistics are far from collinear."""
@@ -118,10 +122,17 @@ class Probe:
                 node[name] = value
         return nodes
 
-    def row(self, parts: dict[str, Any], xp: Any) -> Any:
+    def statistics(self, node: dict[str, np.ndarray]) -> dict[Block, np.ndarray]:
+        """Return the statistics of each block at a node."""
+        return {
+            block: statistics(tuple(self.families[name] for name in block), *(node[name] for name in block))
+            for block in self.blocks
+        }
+
+    def row(self, parts: dict[Block, Any], xp: Any) -> Any:
         """Return the vector (T_1, ..., T_S, T_a x T_b, ...) of one node, or of the expectations."""
         outer = [(parts[a][:, None] * parts[b][None, :]).reshape(-1) for a, b in self.products]
-        return xp.concatenate([*(parts[name] for name in self.families), *outer])
+        return xp.concatenate([*(parts[block] for block in self.blocks), *outer])
 
 
 class Whitening(NamedTuple):
@@ -148,57 +159,73 @@ class Whitening(NamedTuple):
 
 
 def find_probe(integrand: Integrand, params: Arrays, seed: int) -> Probe | None:
-    """Return the probe of a pair; None where its guide has a site without known statistics, or dependent sites."""
+    """Return the probe of a pair; None where its guide has a site without known statistics, or a longer chain."""
     sites = integrand.sites(params)
     families = {name: family(site) for name, site in sites.items()}
     if not families or not set(families.values()) <= set(FAMILIES):
         return None
     first, second = integrand.draw(params, 2, seed)
-    if _dependent(integrand, params, first, second):
+    blocks = _blocks(families, _parents(integrand, params, first, second))
+    if blocks is None:
         return None
-    pairs = list(itertools.combinations(families, 2))
-    corners = [_corner(first, second, moved) for pair in pairs for moved in ((), pair[:1], pair[1:], pair)]
+    pairs = list(itertools.combinations(blocks, 2))
     if not pairs:
-        return Probe(families, ())
+        return Probe(families, blocks, ())
+    corners = [_corner(first, second, moved) for a, b in pairs for moved in ((), a, b, a + b)]
     values = integrand.values(params, corners).reshape(len(pairs), 4)
     mixed = np.abs(values @ np.array([1.0, -1.0, -1.0, 1.0]))
     interacting = mixed > 1e-11 * np.maximum(1.0, np.abs(values).max(1))
-    return Probe(families, tuple(pair for pair, both in zip(pairs, interacting, strict=True) if both))
+    return Probe(families, blocks, tuple(pair for pair, both in zip(pairs, interacting, strict=True) if both))
 
 
 def _corner(first: dict[str, np.ndarray], second: dict[str, np.ndarray], moved: Sequence[str]) -> dict[str, np.ndarray]:
     return {**first, **{name: second[name] for name in moved}}
 
 
-def _dependent(integrand: Integrand, params: Arrays, *nodes: dict[str, np.ndarray]) -> bool:
-    """Return whether a site's distribution depends on another site's value: then products of means are no mean."""
+def _parents(
+    integrand: Integrand, params: Arrays, first: dict[str, np.ndarray], second: dict[str, np.ndarray]
+) -> dict[str, set[str]]:
+    """Return on which sites' values the distribution of each site depends."""
     ppl = integrand.backend.ppl
-    first, second = (integrand.sites(params, node) for node in nodes)
-    return any(
-        not np.array_equal(
-            as_numpy(expected_statistics(first[name], ppl)), as_numpy(expected_statistics(second[name], ppl))
-        )
-        for name in first
-    )
+
+    def expectations(node: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: as_numpy(expected_statistics(ppl, site)) for name, site in integrand.sites(params, node).items()}
+
+    before = expectations(first)
+    after = {moved: expectations(_corner(first, second, (moved,))) for moved in first}
+    return {name: {moved for moved in after if not np.array_equal(before[name], after[moved][name])} for name in before}
+
+
+def _blocks(families: dict[str, str], parents: dict[str, set[str]]) -> tuple[Block, ...] | None:
+    """Return the sites, each with the one that depends on it; None where the means of products are not known."""
+    pairs = [(next(iter(of)), name) for name, of in parents.items() if of]
+    heads = [head for head, _ in pairs]
+    known = all(len(of) < 2 for of in parents.values()) and len(set(heads)) == len(heads)
+    if not known or any((families[a], families[b]) not in JOINT or parents[a] for a, b in pairs):
+        return None
+    bound = {name for pair in pairs for name in pair}
+    return (*((name,) for name in families if name not in bound), *pairs)
 
 
 def probe_rule(integrand: Integrand, params: Arrays, probe: Probe, seed: int) -> Rule:
     """Return the rule of a probe at these parameters."""
     ppl = integrand.backend.ppl
     draws = integrand.draw(params, NUM_PILOTS, seed)
-    size = probe.row({name: statistics(kind, draws[0][name]) for name, kind in probe.families.items()}, np).size
+    size = probe.row(probe.statistics(draws[0]), np).size
     nodes = probe.spread(draws, size + max(EXTRA_NODES, size // 4), np.random.default_rng(seed))
 
-    table = {name: np.stack([statistics(kind, node[name]) for node in nodes]) for name, kind in probe.families.items()}
-    white = {name: Whitening.of(rows) for name, rows in table.items()}
-    rows = {name: white[name].apply(part, np.asarray) for name, part in table.items()}
-    design = np.stack([probe.row({name: part[i] for name, part in rows.items()}, np) for i in range(len(nodes))])
+    each = [probe.statistics(node) for node in nodes]
+    table = {block: np.stack([parts[block] for parts in each]) for block in probe.blocks}
+    white = {block: Whitening.of(rows) for block, rows in table.items()}
+    rows = {block: white[block].apply(part, np.asarray) for block, part in table.items()}
+    design = np.stack([probe.row({block: part[i] for block, part in rows.items()}, np) for i in range(len(nodes))])
     design = np.column_stack([np.ones(len(nodes)), design])
     inverse = np.linalg.pinv(design)
 
     def weights(leaves: Arrays) -> Array:
         sites = integrand.sites(leaves, nodes[0])
-        parts = {name: white[name].apply(expected_statistics(site, ppl), ppl.array) for name, site in sites.items()}
+        found = {block: expected_statistics(ppl, *(sites[name] for name in block)) for block in probe.blocks}
+        parts = {block: white[block].apply(part, ppl.array) for block, part in found.items()}
         return ppl.array(inverse[0]) + probe.row(parts, ppl.xp) @ ppl.array(inverse[1:])
 
     return Rule("conjugate probe", nodes, weights, design, separable=not probe.products)

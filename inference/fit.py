@@ -9,9 +9,16 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from latentzoo.inference import coordinate_ascent, importance, mcmc, svi
+from latentzoo.inference import coordinate_ascent, exact, importance, mcmc, svi
 from latentzoo.inference.automatic import backend
-from latentzoo.inference.posterior import OwnGuide, bound_by_draws, own_guide, start_values
+from latentzoo.inference.posterior import (
+    OwnGuide,
+    bound_by_draws,
+    has_log_predictive,
+    log_predictive,
+    own_guide,
+    start_values,
+)
 from latentzoo.inference.progress import progress as progress_bar
 from latentzoo.inference.registry import Entry
 from latentzoo.inference.relabel import aligned
@@ -27,9 +34,12 @@ HOMES: dict[str, ModuleType] = {
     "cavi": coordinate_ascent,
     "em": coordinate_ascent,
     "map": coordinate_ascent,
+    "exact": exact,
+    "mle": exact,
     "svi": svi,
     "nuts": mcmc,
 }
+PATIENCE = 5  # steps without a better score of the validation data, after which a run stops
 # A method of the user's own: (zoo, data, prior, params) -> the parameters after each step, or after the only one.
 Method = Callable[[Entry, Any, Any, Params], Iterator[Params] | Params]
 
@@ -48,6 +58,7 @@ def fit(
     num_restarts: int = 1,
     tol: float = 1e-8,
     max_seconds: float | None = None,
+    validation: Any = None,
     keep_history: bool = False,
     progress: bool = True,
     **options: Any,
@@ -60,16 +71,20 @@ def fit(
     data: its `Data`.
     method: one of `zoo.methods`, the first by default; or a callable `(zoo, data, prior, params)` that returns new
         params, or yields them after each step. Its bound is evaluated by the hand-derived ELBO, off the clock.
-    prior: its `Prior`; by default `zoo.prior(data)`.
-    init: the parameters to start from, for the first restart; by default `zoo.init(data, prior, seed)`. From a fit by
-        SVI of the same library, SVI goes on where that one stopped, with its optimiser and its random numbers.
+    prior: its `Prior`; by default `zoo.prior(data)`. Methods of maximum likelihood ("em", "mle", "exact") leave out
+        the priors of parameters that they hold at points.
+    init: the parameters to start from, for the first restart; by default `zoo.init(data, prior, seed, method)`. From a
+        fit by SVI of the same library, SVI goes on where that one stopped, with its optimiser and its random numbers.
     library: "numpyro" or "pyro", for a method that runs in either; NumPyro by default.
     guide: for SVI, the name or class of one of the library's AutoGuides, or a guide of your own, called with
         `(data, prior, params)` as `zoo.guide.numpyro` is; by default the model's guide.
     seed: of the starts and of all random numbers. The same seed gives the same fit, to the bit, on one machine.
     num_steps: a run stops there, with a `Note` that it has not converged; for NUTS, the draws of each chain.
     max_seconds: a run stops there, likewise; compilation is not counted.
-    num_restarts: runs from different starts; the best is kept and all are reported.
+    num_restarts: runs from different starts; the best is kept and all are reported. One with a flaw, such as a
+        component that collapsed on a point, is the best only where all have one.
+    validation: data whose log predictive density is watched: a run stops when 5 steps in a row have not raised it, and
+        the parameters of the step, and the restart, where it was highest are kept.
     tol: a run has converged when its bound rises by less than this part of itself.
     keep_history: keep the parameters of every step in `fit.history`.
     progress: draw a bar with the time left.
@@ -80,11 +95,11 @@ def fit(
     ------
     UserError: a value that cannot be used, by its name.
     """
-    task = _task(zoo, data, method, prior, library, seed, num_steps, tol, max_seconds, options)
+    task = _task(zoo, data, method, prior, library, seed, num_steps, tol, max_seconds, validation, options)
     contract.check_whole("num_restarts", num_restarts)
     if guide is not None and task.home is not svi:
         raise UserError(f"guide= is for method='svi': {task.name} has none")
-    start = zoo.init(task.data, task.prior, seed)
+    start = task.start(seed)
     first = start if init is None else _start(zoo, init, start, own=guide is not None)
     if task.home is mcmc:
         return _sampled(task, first, num_restarts, progress)
@@ -96,18 +111,17 @@ def fit(
     return _climbed(task, first, own, dict(resumed or {}), num_restarts, keep_history, progress)
 
 
-def best_start(zoo: Entry, data: Any, prior: Any, num_starts: int, seed: int) -> Params:
-    """Return the seeded start, of so many, from which the model's first method ends highest.
+def best_seed(zoo: Entry, data: Any, prior: Any, num_starts: int, seed: int) -> int:
+    """Return the seed, of so many, from whose start the model's first method ends highest.
 
-    A fair start for methods that are to be compared: none is told what another found, and none starts where the model
-    has a poor optimum.
+    A fair start for methods that are to be compared, `zoo.init(data, prior, best, method)`: none is told what another
+    found, and none starts where the model has a poor optimum.
     """
-    task = _task(zoo, data, None, prior, None, seed, None, 1e-8, None, {})
-    starts = [start for _, start in _starts(task, zoo.init(task.data, task.prior, seed), num_starts)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Note)
-        found = fit(zoo, task.data, prior=task.prior, seed=seed, num_restarts=num_starts, progress=False)
-    return starts[[run.elbo for run in found.restarts].index(found.elbo)]
+        found = fit(zoo, data, prior=prior, seed=seed, num_restarts=num_starts, progress=False)
+    best = next(index for index, run in enumerate(found.restarts) if run.params is found.params)
+    return _seeds(seed, num_starts)[best]
 
 
 # --- what is asked for ------------------------------------------------------------------------------------------------
@@ -128,10 +142,24 @@ class _Task(NamedTuple):
     num_steps: int
     tol: float
     max_seconds: float | None
+    validation: Any
 
     @property
     def label(self) -> str:
         return label(self.name, self.library)
+
+    def start(self, seed: int) -> Params:
+        """Return where the method starts from, by default."""
+        return self.zoo.init(self.data, self.prior, seed, None if self.own else self.name)
+
+    def score(self, params: Params) -> float:
+        """Return the log predictive density of the validation data."""
+        return float(log_predictive(self.zoo, self.validation, self.prior, params).sum())
+
+    def flaw(self, params: Params) -> str:
+        """Return why the parameters are no honest optimum, where the model can tell."""
+        find = getattr(self.zoo.closed_form, "flaw", None)
+        return find(params, self.data, self.prior, self.zoo.spec) if find and self.home is coordinate_ascent else ""
 
 
 def _task(
@@ -144,6 +172,7 @@ def _task(
     num_steps: int | None,
     tol: float,
     max_seconds: float | None,
+    validation: Any,
     options: dict[str, Any],
 ) -> _Task:
     """Check all that a method is asked with."""
@@ -162,11 +191,18 @@ def _task(
     num_steps = getattr(home, "NUM_STEPS", coordinate_ascent.NUM_STEPS) if num_steps is None else num_steps
     contract.check_whole("num_steps", num_steps, least=mcmc.LEAST_DRAWS if home is mcmc else 1)
     data = zoo.check(data)
-    prior = zoo.prior(data) if prior is None else zoo.check_prior(prior)
+    prior = zoo.prior(data) if prior is None else zoo.check_prior(prior, data)
+    if validation is not None:
+        if home is not coordinate_ascent or not has_log_predictive(zoo):
+            raise UserError(
+                f"validation= is for EM and CAVI with an exact predictive density: {zoo.name} {name} has none"
+            )
+        validation = zoo.check(validation)
     library = _library(name, home, library)
     if library is not None:
         backend(library)  # its import is no part of any run's time
-    return _Task(zoo, data, prior, name, own, home, settings, library, seed, num_steps, tol, max_seconds)
+    prior = zoo.prior_for(name, prior)
+    return _Task(zoo, data, prior, name, own, home, settings, library, seed, num_steps, tol, max_seconds, validation)
 
 
 def _library(name: str, home: ModuleType | None, library: Library | None) -> Library | None:
@@ -212,13 +248,19 @@ def _climbed(
                     num_steps=task.num_steps,
                     max_seconds=task.max_seconds,
                     bound=lambda params: task.zoo.elbo(params, task.data, task.prior),
+                    score=None if task.validation is None else task.score,
+                    patience=PATIENCE,
                     keep_history=keep_history,
                     report=partial(_report, update, restart * task.num_steps),
                 )
             )
             bounds.append(_bound(task, guide, runs[-1]))
             states.append(kept)
-    chosen = int(np.argmax([np.nan_to_num(elbo, nan=-np.inf) for elbo, _ in bounds]))
+    restarts = tuple(
+        Restart(elbo, run.converged, int(run.trace.step[-1]), run.params, task.flaw(run.params), _known(run.score))
+        for run, (elbo, _) in zip(runs, bounds, strict=True)
+    )
+    chosen = max(range(len(runs)), key=lambda index: _rank(restarts[index]))
     best, (elbo, error) = runs[chosen], bounds[chosen]
     if not np.isfinite(elbo):
         raise UserError(
@@ -226,6 +268,8 @@ def _climbed(
         )
     if not best.converged:
         warnings.warn(f"{task.label} has not converged: {best.reason}", Note, stacklevel=3)
+    if restarts[chosen].flaw:
+        warnings.warn(restarts[chosen].flaw, Note, stacklevel=3)
     return Fit(
         entry=task.zoo,
         prior=task.prior,
@@ -239,10 +283,7 @@ def _climbed(
         compile_seconds=sum(run.compile_seconds for run in runs),
         converged=best.converged,
         reason=best.reason,
-        restarts=tuple(
-            Restart(elbo, run.converged, int(run.trace.step[-1]), run.params)
-            for run, (elbo, _) in zip(runs, bounds, strict=True)
-        ),
+        restarts=restarts,
         versions=versions(),
         guide=guide,
         state=states[chosen],
@@ -251,12 +292,26 @@ def _climbed(
     )
 
 
+def _rank(restart: Restart) -> tuple[bool, float]:
+    """Return what the best restart has most of: no flaw, the highest score where one is kept, else the bound."""
+    worth = restart.elbo if restart.validation is None else restart.validation
+    return not restart.flaw, float(np.nan_to_num(worth, nan=-np.inf))
+
+
+def _known(score: float) -> float | None:
+    return None if np.isnan(score) else score
+
+
+def _seeds(seed: int, num_restarts: int) -> list[int]:
+    """Return the seed of each restart."""
+    others = (np.random.SeedSequence([seed, restart]).generate_state(1)[0] for restart in range(1, num_restarts))
+    return [seed, *map(int, others)]
+
+
 def _starts(task: _Task, first: Params, num_restarts: int) -> Iterator[tuple[int, Params]]:
     """Yield the seed and the start of each restart: the first, and seeded ones."""
-    yield task.seed, first
-    for restart in range(1, num_restarts):
-        seed = int(np.random.SeedSequence([task.seed, restart]).generate_state(1)[0])
-        yield seed, task.zoo.init(task.data, task.prior, seed)
+    for restart, seed in enumerate(_seeds(task.seed, num_restarts)):
+        yield seed, task.start(seed) if restart else first
 
 
 def _steps(
@@ -283,6 +338,8 @@ def _steps(
             state=dict(state) or None,
             keep_state=state.update,
         )
+    if task.home is exact:
+        return exact.steps(zoo.closed_form, data, prior, zoo.spec)
     e_step = task.settings.executor(zoo.closed_form.e_step)
     return coordinate_ascent.steps(zoo.closed_form, e_step, data, prior, zoo.spec, start, tol=task.tol)
 
@@ -302,7 +359,7 @@ def _bound(task: _Task, guide: OwnGuide | None, run: Run) -> tuple[float, float]
         return bound_by_draws(task.zoo, where, guide, task.data, task.prior, run.params, task.seed)
     if task.home is svi:  # its trace has estimates
         return task.zoo.elbo(run.params, task.data, task.prior), 0.0
-    return float(run.trace.elbo[-1]), 0.0
+    return run.elbo, 0.0
 
 
 def _report(update: Callable[[int, str], None], before: int, step: int, elbo: float) -> None:

@@ -125,6 +125,17 @@ def log_likelihood(
     return np.concatenate([rows(latents, params, part, prior, zoo.spec) for part in chunks(data, CHUNK_ROWS)])
 
 
+def has_log_predictive(zoo: "Entry") -> bool:
+    """Return whether the predictive density under the model's own guide, or at its points, is in closed form."""
+    return hasattr(zoo.closed_form, "log_predictive")
+
+
+def log_predictive(zoo: "Entry", data: Any, prior: Any, params: Params) -> np.ndarray:
+    """Return log E_q p(row | globals) of each row, in closed form."""
+    rows = zoo.closed_form.log_predictive
+    return np.concatenate([rows(params, part, prior, zoo.spec) for part in chunks(data, CHUNK_ROWS)])
+
+
 def log_likelihoods(zoo: "Entry", data: Any, prior: Any, params: Params, draws: Arrays) -> Iterator[np.ndarray]:
     """Yield the log likelihood of every row at each draw, (rows,)."""
     for index in range(num_draws(draws)):

@@ -17,6 +17,10 @@ from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import Note, UserError, choose
 from latentzoo.models.language.ppl import Library
 
+# Methods that hold the parameters of the model at points (its theta), and those of them that drop their priors.
+POINT_METHODS = ("exact", "mle", "em", "map")
+WITHOUT_PRIORS = ("exact", "mle", "em")
+
 
 def names() -> list[str]:
     """Return the names of every model of the zoo: one file each in `latentzoo.models`."""
@@ -113,16 +117,31 @@ class Entry:
         """The inference methods, the default one first."""
         return self.closed_form.METHODS
 
+    def is_point(self, method: str | None = None) -> bool:
+        """Return whether a method, by default the first, holds the parameters of the model at points.
+
+        A model with point parameters and without "cavi" has no other methods.
+        """
+        if not self.Theta._fields:
+            return False
+        return (method or self.methods[0]) in POINT_METHODS or "cavi" not in self.methods
+
+    def objective(self, method: str) -> str:
+        """Return what a method climbs: the values of two methods compare where this is the same."""
+        if not self.is_point(method):
+            return "ELBO"
+        optional = any(field.optional for field in contract.fields(self.Prior).values())
+        return "log likelihood" if method in WITHOUT_PRIORS or not optional else "penalised log likelihood"
+
     @functools.cached_property
     def model(self) -> Bound:
         """The generative story, as a callable of either library."""
-        return Bound(self.model_room.model, self.spec, ("theta",), self.name)
+        return Bound(self.model_room.model, self.spec, {"theta": self.Theta}, self.name)
 
     @functools.cached_property
     def guide(self) -> Bound:
         """The variational family, as a callable of either library."""
-        needs = ("phi",) if set(self.Phi._fields) - set(self.Phi._field_defaults) else ()
-        return Bound(self.guide_room.guide, self.spec, ("theta", "phi"), self.name, needs)
+        return Bound(self.guide_room.guide, self.spec, {"theta": self.Theta, "phi": self.Phi}, self.name)
 
     @functools.cached_property
     def loss(self) -> Losses:
@@ -137,11 +156,16 @@ class Entry:
             raise UserError(f"data is a {type(data).__name__}: give {self.name}'s Data, zoo.Data(...) or zoo.read(...)")
         return contract.check(data, self.spec, "data")
 
-    def check_prior(self, prior: Any) -> Any:
-        """Return the prior as arrays, checked; every field that the default has must be given, and no other."""
+    def check_prior(self, prior: Any, data: Any = None) -> Any:
+        """Return the prior as arrays, checked, against the sizes of the data where they are given.
+
+        Every field that the default has must be given, and no other; for methods without priors, none that is optional.
+        """
         if not isinstance(prior, self.Prior):
             raise UserError(f"prior is a {type(prior).__name__}: give {self.name}'s Prior, zoo.prior(data, ...)")
-        default = self.model_room.default_prior(None, self.spec)
+        default = self.model_room.default_prior(data, self.spec)
+        if all(given is kept for given, kept in zip(prior, self.without_priors(prior), strict=True)):
+            default = self.without_priors(default)
         for field, value, usual in zip(prior._fields, prior, default, strict=True):
             if value is None and usual is not None:
                 raise UserError(
@@ -149,7 +173,22 @@ class Entry:
                 )
             if value is not None and usual is None:
                 raise UserError(f"prior.{field} has no place in this model ({self.spec}): leave it out")
-        return contract.check(prior, self.spec, "prior")
+        checked = contract.check(prior, self.spec, "prior", contract.sizes(data))
+        for field, value, usual in zip(prior._fields, checked, default, strict=True):
+            if data is not None and np.shape(value) != np.shape(usual):
+                raise UserError(f"prior.{field} has shape {np.shape(value)}: give {np.shape(usual)}")
+        return checked
+
+    def without_priors(self, prior: Any) -> Any:
+        """Return the prior as methods without priors take it: without those of point parameters, which are optional."""
+        if not self.Theta._fields:
+            return prior
+        dropped = {name: None for name, field in contract.fields(self.Prior).items() if field.optional}
+        return prior._replace(**dropped)
+
+    def prior_for(self, method: str, prior: Any) -> Any:
+        """Return the prior as a method takes it."""
+        return self.without_priors(prior) if method in WITHOUT_PRIORS else prior
 
     def prior(self, data: Any = None, **given: Any) -> Any:
         """Return the model's default prior, scaled to the data when they are given, with any field replaced.
@@ -160,13 +199,20 @@ class Entry:
         """
         contract.check_keywords(given, self.Prior._fields, "field of the prior")
         data = None if data is None else self.check(data)
-        return self.check_prior(self.model_room.default_prior(data, self.spec)._replace(**given))
+        return self.check_prior(self.model_room.default_prior(data, self.spec)._replace(**given), data)
 
-    def init(self, data: Any, prior: Any = None, seed: int = 0) -> Params:
-        """Return the parameters that inference starts from."""
+    def init(self, data: Any, prior: Any = None, seed: int = 0, method: str | None = None) -> Params:
+        """Return the parameters that a method, by default the first, starts from.
+
+        The same seed gives every method the same start, be it of point parameters or of a guide.
+        """
+        method = choose(method or self.methods[0], self.methods, f"method of {self.name}")
         data = self.check(data)
-        prior = self.prior(data) if prior is None else self.check_prior(prior)
-        return self.guide_room.init(data, prior, self.spec, np.random.default_rng(seed))
+        prior = self.prior(data) if prior is None else self.check_prior(prior, data)
+        return self._init(data, prior, seed, self.is_point(method))
+
+    def _init(self, data: Any, prior: Any, seed: int, point: bool) -> Params:
+        return self.guide_room.init(data, prior, self.spec, np.random.default_rng(seed), point)
 
     def elbo(self, params: Params, data: Any, prior: Any) -> float:
         """Return the hand-derived ELBO at checked arguments, in nats, every constant kept."""
@@ -184,7 +230,7 @@ class Entry:
             raise UserError(f"params is a {type(params).__name__}: give zoo.init(data, prior), or Params(theta, phi)")
         sizes: dict[str, int] = {}
         trees = zip(Params._fields, params, (self.Theta, self.Phi), strict=True)
-        checked = Params(*(self._check_tree(role, tree, kind, sizes) for role, tree, kind in trees))
+        checked = self._completed(Params(*(self._check_tree(role, tree, kind, sizes) for role, tree, kind in trees)))
         given, wanted = contract.leaves(checked), contract.leaves(like or checked)
         local = {f"phi.{field}" for field in self.guide_room.LOCAL}
         for name in [*wanted, *given]:
@@ -195,6 +241,12 @@ class Entry:
             if name in wanted and np.shape(given[name]) != np.shape(wanted[name]):
                 raise UserError(f"params.{name} has shape {np.shape(given[name])}: give {np.shape(wanted[name])}")
         return checked
+
+    def _completed(self, params: Params) -> Params:
+        """Return the params with an empty phi beside point parameters: every q is then at its optimum."""
+        if params.theta is None or params.phi is not None or set(self.Phi._fields) - set(self.Phi._field_defaults):
+            return params
+        return params._replace(phi=self.Phi())
 
     def _check_tree(self, role: str, tree: Any, kind: Any, sizes: dict[str, int]) -> Any:
         if tree is None:
@@ -219,22 +271,44 @@ class Entry:
         if not any(found.values()):
             raise UserError(f"no parameter of {self.name} is in this store: its names begin with 'theta.' or 'phi.'")
         kinds = {"theta": self.Theta, "phi": self.Phi}
-        return Params(**{role: contract.from_leaves(kinds[role], at, role) for role, at in found.items() if at})
+        trees = {role: contract.from_leaves(kinds[role], at, role) for role, at in found.items() if at}
+        return self._completed(Params(**trees))
 
     # --- files and simulation ---
 
-    def read(self, path: Any, **options: Any) -> Any:
+    def read(self, path: Any, *, like: Any = None, **options: Any) -> Any:
         """Read data with the model's own reader, whose options these are; rows left out are told in a `Note`.
+
+        like: data that these are to go with, such as those that a fit was made with: a text is then read with their
+            vocabulary.
 
         Raises
         ------
         UserError: what the file lacks, or which rows cannot be used, by their lines.
         """
-        contract.check_keywords(options, inspect.signature(self.model_room.read).parameters, "option of the reader")
-        reading = self.model_room.read(path, **options)
+        reading = self.reading(path, like=like, **options)
         if reading.num_left_out:
             warnings.warn(reading.summary, Note, stacklevel=2)
         return reading.data
+
+    def reading(self, path: Any = None, *, like: Any = None, **options: Any) -> contract.Reading:
+        """Return what the model's own reader makes of a file, or of the model's own data where no file is named."""
+        contract.check_keywords(options, inspect.signature(self.model_room.read).parameters, "option of the reader")
+        if path is None:
+            return self.model_room.default_data(**options)
+        if like is not None and hasattr(self.model_room, "options_like"):
+            options |= self.model_room.options_like(like)
+        return self.model_room.read(path, **options)
+
+    @property
+    def has_default_data(self) -> bool:
+        """Whether the model brings data of its own."""
+        return hasattr(self.model_room, "default_data")
+
+    @property
+    def reads_many_files(self) -> bool:
+        """Whether the model's reader takes several files as one data set."""
+        return next(iter(inspect.signature(self.model_room.read).parameters)) == "paths"
 
     def simulate(
         self,
@@ -253,8 +327,8 @@ class Entry:
 
         contract.check_whole("num_rows", num_rows)
         prior = self.prior() if prior is None else self.check_prior(prior)
-        if params is None and self.Theta._fields:
-            params = self.guide_room.init(self._empty, prior, self.spec, np.random.default_rng(seed))
+        if params is None:
+            params = self._example(prior, seed)
         model = self.model.on(library)
         drawn, data = automatic.backend(library).draw(model, (self._empty, prior, params), {"num_rows": num_rows}, seed)
         truth = {site: value for site, value in drawn.items() if site not in self.Data._fields}
@@ -264,12 +338,30 @@ class Entry:
         """Return the plates around each site of the model, from the outermost to the innermost."""
         from latentzoo.inference import automatic
 
-        return automatic.backend("numpyro").plates(self.model.numpyro, (self._empty, self.prior()), {"num_rows": 1})
+        prior = self.prior()
+        args = (self._empty, prior, self._example(prior, seed=0))
+        return automatic.backend("numpyro").plates(self.model.numpyro, args, {"num_rows": 1})
 
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Return the names of the dimensions of each site of the model: its plates, then those of a single event."""
-        named = self.model_room.DIMS
+        named = self.model_room.dims(self.spec)
         return {site: (*plates, *named.get(site, ())) for site, plates in self.plates().items()}
+
+    def points(self, data: Any, prior: Any, params: Params, library: Library = "numpyro") -> dict[str, np.ndarray]:
+        """Return the values of the sites that the model holds at points: what its theta stands for."""
+        from latentzoo.inference import automatic
+
+        if params.theta is None:
+            return {}
+        row = contract.take_rows(data, slice(0, 1))
+        args = (row, prior, Params(theta=params.theta))
+        held = automatic.backend(library).held(self.model.on(library), args)
+        return {site: value for site, value in held.items() if site not in self.Data._fields}
+
+    def _example(self, prior: Any, seed: int) -> Params | None:
+        """Return params of a model that cannot draw its point parameters, None where all are drawn."""
+        point_only = self.Theta._fields and all(map(self.is_point, self.methods))
+        return self._init(self._empty, prior, seed, point=True) if point_only else None
 
     def exchangeable(self, prior: Any) -> str | None:
         """Return the plate whose labels mean nothing: posteriors may differ by a permutation of it; or None."""
@@ -289,4 +381,5 @@ class Entry:
         from latentzoo.inference import automatic
 
         data, _ = self.simulate(seed=0, num_rows=2)
-        return automatic.graph(self.model.numpyro, (data, self.prior(data)))
+        prior = self.prior(data)
+        return automatic.graph(self.model.numpyro, (data, prior, self._example(prior, seed=0)))

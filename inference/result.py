@@ -17,9 +17,11 @@ from latentzoo.inference.posterior import (
     Draws,
     GuideDraws,
     OwnGuide,
+    has_log_predictive,
     log_joint,
     log_likelihood,
     log_likelihoods,
+    log_predictive,
     log_prior,
 )
 from latentzoo.inference.registry import Entry
@@ -38,12 +40,18 @@ GROUPS = 10  # of draws, whose scatter tells the error of a density
 
 
 class Restart(NamedTuple):
-    """How one restart ended."""
+    """How one restart ended.
+
+    flaw: why its parameters are no honest optimum, where the model can tell: "component 2 has collapsed ...".
+    validation: the log predictive density of the validation data, where there are any.
+    """
 
     elbo: float
     converged: bool
     num_steps: int
     params: Params
+    flaw: str = ""
+    validation: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,7 +64,8 @@ class Fit:
         point parameters only, and the phi of a guide of your own is a dict by the names of its `param` sites.
     method, library, seed: how it was fitted; library is None for our own closed forms.
     elbo: the bound at `params`, in nats, every constant kept: hand-derived, or for a guide of your own estimated by
-        draws, with the discrete sites summed out. A sampler has none: NaN.
+        draws, with the discrete sites summed out. Of parameters at points it is the log likelihood, for "map" with the
+        log prior added. A sampler has none: NaN.
     elbo_error: its Monte Carlo standard error; 0 where it is exact.
     trace: the bound, the seconds and the gradient evaluations at each step; SVI's bounds are noisy means over blocks.
     compile_seconds: what JAX took to compile, which no other time contains.
@@ -68,6 +77,7 @@ class Fit:
     state: what SVI needs to go on from here.
     history: the parameters of every step, where they were asked for.
     data: what was fitted; None after `load`, unless it was given them.
+    shared: after `load`, what all rows of the data had in common, such as a vocabulary: data without rows.
     """
 
     entry: Entry
@@ -89,6 +99,12 @@ class Fit:
     state: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     history: tuple[Params, ...] = ()
     data: Any = None
+    shared: Any = None
+
+    @property
+    def like(self) -> Any:
+        """Data that others can be read like: `zoo.read(path, like=fit.like)`."""
+        return self.shared if self.data is None else self.data
 
     @property
     def elbo_trace(self) -> np.ndarray:
@@ -125,9 +141,19 @@ class Fit:
         """The library that draws are made in: NumPyro where the method needed none."""
         return self.library or "numpyro"
 
+    @property
+    def objective(self) -> str:
+        """What `elbo` is: the log likelihood or the penalised one of parameters at points, else the ELBO."""
+        return self.entry.objective(self.method if self.method in self.entry.methods else self.entry.methods[0])
+
+    @property
+    def is_point(self) -> bool:
+        """Whether the parameters of the model are held at points, so that there is no posterior of them."""
+        return self.params.theta is not None and self.chains is None and self.guide is None
+
     def __repr__(self) -> str:
         state = "converged" if self.converged else f"not converged ({self.reason})"
-        bound = "" if np.isnan(self.elbo) else f"ELBO {self.elbo:.6f} after "
+        bound = "" if np.isnan(self.elbo) else f"{self.objective} {self.elbo:.6f} after "
         return f"<Fit of {self.entry.name} by {self.label}: {bound}{self.num_steps} steps, {state}>"
 
     # --- draws --------------------------------------------------------------------------------------------------------
@@ -136,6 +162,8 @@ class Fit:
         self, num_draws: int = 1000, seed: int = 0, sites: tuple[str, ...] | None = None
     ) -> dict[str, np.ndarray]:
         """Return draws from q, or of the sampler's, by site, the draws along the first axis.
+
+        Parameters that are held at points are the same in every draw.
 
         sites: by default the global ones; those inside the plate of the rows are as many as the data, and by name.
         """
@@ -148,12 +176,14 @@ class Fit:
             return self._of_chains(self.chains, num_draws, seed, sites)
         whole = sites or (self.guide and self.guide.needs_data)
         data = self._data(None) if whole else contract.take_rows(self._data_or_default(), slice(0, 1))
-        if sites is None:
-            return self._source.draws(data, self._source.global_sites(data), num_draws, seed)
-        known = self._source.plates(data)
-        for site in sites:
+        points = self.entry.points(data, self.prior, self.params, self.runs_in)
+        held = {site: np.broadcast_to(value, (num_draws, *value.shape)) for site, value in points.items()}
+        known = {**held, **self._source.plates(data)}
+        for site in sites or ():
             choose(site, known, "latent site")
-        return self._source.draws(data, sites, num_draws, seed)
+        wanted = (*held, *self._source.global_sites(data)) if sites is None else sites
+        drawn = self._source.draws(data, [site for site in wanted if site not in held], num_draws, seed)
+        return Draws({site: held[site] if site in held else drawn.values[site] for site in wanted}, drawn.log_q)
 
     @staticmethod
     def _of_chains(chains: "Chains", num_draws: int, seed: int, sites: tuple[str, ...] | None) -> Draws:
@@ -186,23 +216,34 @@ class Fit:
         return form.predict_at(self.posterior(num_draws, seed), self.params, data, self.prior, self.entry.spec)
 
     def evaluate(self, data: Any = None, num_draws: int = 200, seed: int = 0) -> dict[str, float]:
-        """Return the log predictive density of data, in nats: log mean_draws p(row | draw), summed over rows.
+        """Return how well the fit predicts data, by default the fitted ones: numbers by name.
 
-        By draws, so that every method is measured alike; `log_density_error` is its Monte Carlo standard error.
+        `log_density` is the log predictive density of all rows, in nats: log E p(row | globals), summed over rows. It
+        is in closed form where the model has one; else the mean over draws, and `log_density_error` is its Monte Carlo
+        standard error. A model may add numbers of its own, such as a perplexity.
         """
         contract.check_whole("num_draws", num_draws, least=2)
-        data, draws = self._data(data), self.posterior(num_draws, seed)
+        data, form = self._data(data), self.entry.closed_form
+        rows, error = self._log_predictive(data, num_draws, seed)
+        found = {
+            "log_density": float(rows.sum()),
+            "log_density_per_row": float(rows.mean()),
+            "log_density_error": error,
+            "num_rows": float(len(rows)),
+        }
+        own = getattr(form, "metrics", None)
+        return found | (own(found["log_density"], self.params, data, self.entry.spec) if own else {})
+
+    def _log_predictive(self, data: Any, num_draws: int, seed: int) -> tuple[np.ndarray, float]:
+        """Return the log predictive density of each row, and the Monte Carlo error of their sum."""
+        if self.chains is None and self.guide is None and has_log_predictive(self.entry):
+            return log_predictive(self.entry, data, self.prior, self.params), 0.0
+        draws = self.posterior(num_draws, seed)
         groups = np.array_split(np.arange(num_draws), min(GROUPS, num_draws))
         each = np.stack([self._log_density(data, {s: d[group] for s, d in draws.items()}) for group in groups])
         sizes = np.array([len(group) for group in groups])
         rows = np.logaddexp.reduce(each + np.log(sizes / num_draws)[:, None])
-        error = each.sum(1).std(ddof=1) / np.sqrt(len(groups))
-        return {
-            "log_density": float(rows.sum()),
-            "log_density_per_row": float(rows.mean()),
-            "log_density_error": float(error),
-            "num_rows": float(len(rows)),
-        }
+        return rows, float(each.sum(1).std(ddof=1) / np.sqrt(len(groups)))
 
     def _log_density(self, data: Any, draws: dict[str, np.ndarray]) -> np.ndarray:
         """Return the log of the mean density of each row over some draws."""
@@ -218,14 +259,16 @@ class Fit:
     def diagnostics(self, num_draws: int = 1000, seed: int = 0, data: Any = None) -> dict[str, float]:
         """Return how far the posterior can be trusted.
 
-        Of a guide: `khat`, the Pareto shape of its importance weights, which should be below 0.7, and `ess`, the draws
-        from the true posterior that its draws are worth. Of a sampler, over all numbers it drew: the largest `r_hat`,
+        Of parameters at points, nothing. Of a guide: `khat`, the Pareto shape of its importance weights, which should
+        be below 0.7, and `ess`, the draws from the true posterior that its draws are worth. Of a sampler, over all numbers it drew: the largest `r_hat`,
         the smallest `ess_bulk` and `ess_tail`, and `num_divergences`.
         """
         from latentzoo.inference import importance
 
         if self.chains is not None:
             return importance.of_chains(self.chains.draws, self.chains.stats)
+        if self.is_point:
+            return {}  # there is no posterior to doubt
         contract.check_whole("num_draws", num_draws, least=importance.FEWEST)
         draws = self._draws(num_draws, seed)
         if not any(np.ptp(values, axis=0).any() for values in draws.values.values()):
@@ -241,6 +284,8 @@ class Fit:
         from latentzoo.inference import importance
 
         contract.check_whole("num_draws", num_draws, least=importance.FEWEST)
+        if self.is_point:
+            raise UserError(f"{self.label} holds its parameters at points: there is no posterior to leave rows out of")
         data = self._data(data)
         draws = self._draws(num_draws, seed)
         rows = np.stack(list(log_likelihoods(self.entry, data, self.prior, self.params, draws.values)))
@@ -263,6 +308,13 @@ class Fit:
         contract.check_whole("num_draws", num_draws)
         return export(self, self._data(data), num_draws, seed)
 
+    def describe(self) -> str:
+        """Return the table that one looks at first, where the model has one: its components, classes, directions."""
+        own = getattr(self.entry.closed_form, "describe", None)
+        if own is None or self.chains is not None or self.guide is not None:
+            return ""
+        return own(self.params, self.like, self.entry.spec)
+
     def _data(self, data: Any) -> Any:
         data = self.data if data is None else data
         if data is None:
@@ -284,6 +336,7 @@ class Fit:
             "library": self.library,
             "guide": None if self.guide is None else self.guide.name,
             "seed": self.seed,
+            "objective": self.objective,
             "elbo": None if np.isnan(self.elbo) else self.elbo,
             "elbo_error": self.elbo_error,
             "num_steps": self.num_steps,
@@ -293,13 +346,13 @@ class Fit:
             "converged": self.converged,
             "reason": self.reason,
             "restarts": [
-                {"elbo": run.elbo, "converged": run.converged, "num_steps": run.num_steps} for run in self.restarts
+                {name: value for name, value in run._asdict().items() if name != "params"} for run in self.restarts
             ],
             "versions": dict(self.versions),
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fit, without its data and history, to one file: NumPy's .npz with its description in JSON.
+        """Write the fit, without the rows of its data and its history, to one file: NumPy's .npz with JSON inside.
 
         The file appears whole or not at all. `latentzoo.load` reads it back.
         """
@@ -312,6 +365,8 @@ class Fit:
             arrays |= contract.leaves(self.chains.draws, "chains.draws")
             arrays |= contract.leaves(self.chains.stats, "chains.stats")
         arrays |= {f"state.{name}": array for name, array in self.state.items()}
+        if self.like is not None:
+            arrays |= contract.leaves(contract.without_rows(self.like), "shared")
         arrays["summary"] = json.dumps({"format": FORMAT, **self.summary()})
         with atomic(path) as file:
             np.savez_compressed(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]

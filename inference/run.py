@@ -48,9 +48,11 @@ class Trace(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run from one start: the parameters of its last step, how it got there and why it ended."""
+    """A run from one start: its last parameters, or those of the best score; how it got there and why it ended."""
 
     params: Params
+    elbo: float
+    score: float
     trace: Trace
     compile_seconds: float
     converged: bool
@@ -64,6 +66,8 @@ def drive(
     num_steps: int,
     max_seconds: float | None = None,
     bound: Callable[[Params], float] = lambda params: float("nan"),
+    score: Callable[[Params], float] | None = None,
+    patience: int = 1,
     keep_history: bool = False,
     report: Callable[[int, float], None] = lambda step, elbo: None,
 ) -> Run:
@@ -74,6 +78,8 @@ def drive(
     steps: of the method.
     num_steps, max_seconds: the run stops there, unconverged.
     bound: evaluates the bound for a method that does not.
+    score: of parameters, off the clock: those of the highest are returned, and the run stops early when `patience`
+        steps in a row have not been better; without one, those of the last step are.
     keep_history: keep the parameters of every step.
     report: called with each step and its bound.
 
@@ -84,6 +90,7 @@ def drive(
     watch = Stopwatch()
     columns: list[tuple[int, float, float, float]] = []
     history: list[Params] = []
+    best: tuple[float, float, Step] | None = None
     while True:
         with watch:
             step = next(steps, None)
@@ -92,17 +99,22 @@ def drive(
             break
         elbo = bound(step.params) if step.elbo is None else step.elbo
         columns.append((step.number, elbo, watch.running, step.gradients))
-        params = step.params
         if keep_history:
-            history.append(params)
+            history.append(step.params)
         report(step.number, elbo)
+        worth = float(np.nan_to_num(score(step.params), nan=-np.inf)) if score else float(step.number)
+        if best is None or worth > best[0]:
+            best, since = (worth, elbo, step), len(columns)
         converged, reason = _verdict(step, elbo, watch.running, num_steps, max_seconds)
+        if not reason and len(columns) - since >= patience:
+            converged, reason = True, f"the score of held-out data was highest at step {best[2].number}"
         if reason:
             break
-    if not columns:
+    if best is None:
         raise UserError("the method came to its end: it has taken no step")
     trace = Trace(*(np.array(column) for column in zip(*columns, strict=True)))
-    return Run(params, trace, watch.compiling, converged, reason, tuple(history))
+    worth, elbo, step = best
+    return Run(step.params, elbo, worth if score else np.nan, trace, watch.compiling, converged, reason, tuple(history))
 
 
 def _verdict(step: Step, elbo: float, seconds: float, num_steps: int, max_seconds: float | None) -> tuple[bool, str]:

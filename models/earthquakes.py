@@ -26,8 +26,6 @@ from latentzoo.models.readers.catalogue import read_catalogue, write_catalogue
 
 MAX_PLATE_NESTING = 1
 ROWS = ("events",)
-# The dimensions of sites beside their plates, by name.
-DIMS = {"loc": ("coordinate",), "location": ("coordinate",), "weights": ("components",)}
 MOST_COMPONENTS = 100_000
 
 
@@ -111,6 +109,11 @@ def model(ppl: Handle, data: Data, prior: Prior, theta: None, spec: Spec) -> Dat
         location = ppl.sample("location", around.to_event(1), obs=data.location)
         strength = ppl.sample("strength", dist.Poisson(ppl.at(rate, component)), obs=data.strength)
     return Data(location, strength)
+
+
+def dims(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """Return the dimensions of sites beside their plates, by name."""
+    return {"loc": ("coordinate",), "location": ("coordinate",), "weights": ("components",)}
 
 
 def default_prior(data: Data | None, spec: Spec) -> Prior:

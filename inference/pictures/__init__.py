@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 GENERAL = ("comparison", "trace")  # files of no model, whatever models are called
 DPI = 150
 INK, ACCENT = "#333333", "#882255"
+# Nine colours that the colour-blind tell apart (Paul Tol's "muted") and three shapes: 27 components before one repeats.
+COLOURS = ("#CC6677", "#332288", "#117733", "#88CCEE", "#AA4499", "#999933", "#44AA99", "#882255", "#DDCC77")
+SHAPES = ("o", "^", "s")
 
 
 def draw(fit: Fit) -> dict[str, "Figure"]:
@@ -70,6 +73,17 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
+def look(index: int) -> tuple[str, str]:
+    """Return the colour and the shape of a component."""
+    return COLOURS[index % len(COLOURS)], SHAPES[index // len(COLOURS) % len(SHAPES)]
+
+
+def certainty(resp: np.ndarray) -> np.ndarray:
+    """Return how sure it is to which component each row belongs: 0 where all are as likely, 1 where one is certain."""
+    size = resp.shape[1]
+    return (resp.max(1) * size - 1.0) / (size - 1.0) if size > 1 else np.ones(len(resp))
+
+
 def name_of(fit: Fit) -> str:
     """Return the method of a fit, with its library and its guide where there is a choice."""
     return fit.label if fit.guide is None else f"{fit.label} with {fit.guide.name}"
@@ -78,7 +92,7 @@ def name_of(fit: Fit) -> str:
 def worth_of(fit: Fit) -> str:
     """Return the bound that a fit reached, or how many draws its sampler made."""
     if fit.chains is None:
-        return f"ELBO {with_error(fit.elbo, fit.elbo_error)} nats"
+        return f"{fit.objective} {with_error(fit.elbo, fit.elbo_error)} nats"
     num_chains, num_draws = fit.chains.stats["diverging"].shape
     return f"{num_chains} chain{'' if num_chains == 1 else 's'} of {num_draws:,} draws"
 

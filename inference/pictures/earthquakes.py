@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from latentzoo.inference.pictures import INK, name_of, new_figure, worth_of
+from latentzoo.inference.pictures import INK, certainty, look, name_of, new_figure, worth_of
 from latentzoo.inference.result import Fit
 from latentzoo.models.language.contract import take_rows
 
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 MOST_EVENTS = 5000  # more of them hide one another
 NUM_DRAWS = 2000  # of a guide without a closed form: they give the ends of intervals to 0.06 sd
-# Nine colours that the colour-blind tell apart (Paul Tol's "muted") and three shapes: 27 components before one repeats.
-COLOURS = ("#CC6677", "#332288", "#117733", "#88CCEE", "#AA4499", "#999933", "#44AA99", "#882255", "#DDCC77")
-SHAPES = ("o", "^", "s")
 NINETY_FIVE = float(np.sqrt(-2.0 * np.log(0.05)))  # the radius that holds 95 % of a standard normal in the plane
 
 
@@ -145,11 +142,6 @@ def _sides(found: list[Centre]) -> np.ndarray:
     return np.where(length[:, None] > 0.0, away / np.maximum(length, 1e-300)[:, None], [0.7, 0.7])
 
 
-def look(index: int) -> tuple[str, str]:
-    """Return the colour and the shape of a component."""
-    return COLOURS[index % len(COLOURS)], SHAPES[index // len(COLOURS) % len(SHAPES)]
-
-
 # --- drawing --------------------------------------------------------------------------------------------------------
 
 
@@ -159,8 +151,7 @@ def _draw_events(axes: "Axes", fit: Fit) -> str:
     if total > MOST_EVENTS:
         data = take_rows(data, np.sort(np.random.default_rng(0).choice(total, MOST_EVENTS, replace=False)))
     resp = fit.predict(data)["responsibilities"]
-    chosen, size = resp.argmax(1), resp.shape[1]
-    certainty = (resp.max(1) * size - 1.0) / (size - 1.0) if size > 1 else np.ones(len(resp))
+    chosen, sure = resp.argmax(1), certainty(resp)
     area = _areas(data.strength, _full_size(fit)) * min(1.0, (1000.0 / len(resp)) ** 0.5)
     for index in np.unique(chosen):
         mine = chosen == index
@@ -171,7 +162,7 @@ def _draw_events(axes: "Axes", fit: Fit) -> str:
             s=area[mine],
             c=colour,
             marker=shape,
-            alpha=0.1 + 0.65 * certainty[mine],
+            alpha=0.1 + 0.65 * sure[mine],
             linewidths=0,
             zorder=2,
         )

@@ -4,7 +4,7 @@ The bound callable registers each array of its parameters as the library's own `
 (`theta.decoder.0.weight`, `phi.loc_mean`): real-valued, so that both libraries optimise the same numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ class Bound:
     draw when nothing is observed, `total_rows` scales a minibatch up to the whole data.
     """
 
-    def __init__(self, program: Program, spec: Any, roles: tuple[str, ...], owner: str, needs: tuple[str, ...] = ()):
-        self._program, self._spec, self._roles, self._owner, self._needs = program, spec, roles, owner, needs
+    def __init__(self, program: Program, spec: Any, kinds: Mapping[str, Any], owner: str):
+        """Bind a program whose parameters, by their role (theta, phi), are of these kinds."""
+        self._program, self._spec, self._kinds, self._owner = program, spec, dict(kinds), owner
         self.__doc__ = program.__doc__
 
     def on(self, library: Library) -> Program:
@@ -66,14 +67,20 @@ class Bound:
         def convert(_: str, value: Any) -> Any:
             return ppl.array(value)
 
-        params = params or Params()
-        for role in self._needs:
-            if getattr(params, role) is None:
-                raise UserError(
-                    f"the guide of {self._owner} needs params.{role}: pass zoo.init(data, prior), or a fit's"
-                )
-        trees = [map_leaves(param, getattr(params, role), role) for role in self._roles]
+        found = self._trees(params or Params())
+        trees = [map_leaves(param, found[role], role) for role in self._kinds]
         return self._program(ppl, map_leaves(convert, data), map_leaves(convert, prior), *trees, self._spec)
+
+    def _trees(self, params: Params) -> dict[str, Any]:
+        """Return the parameters by their role; a guide whose parameters may all be left out has none of its own."""
+        given = params._asdict()
+        kind = self._kinds.get("phi")
+        if kind is None:
+            return given
+        required = set(kind._fields) - set(kind._field_defaults)
+        if params.phi is None and (required or (params.theta is None and kind._fields)):
+            raise UserError(f"the guide of {self._owner} needs params.phi: pass zoo.init(data, prior), or a fit's")
+        return given if params.phi is not None else {**given, "phi": kind()}
 
     def _stored_param(self, name: str, value: Any) -> Any:
         """Register a parameter in Pyro's global store, which would ignore a second initial value in silence."""

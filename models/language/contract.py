@@ -6,6 +6,7 @@ annotations, so a model declares its data once and every mistake of a user is on
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -101,12 +102,20 @@ def check_number(name: str, value: Any, least: float = -np.inf, above: float = -
 
 def num_rows(data: Any) -> int | None:
     """Return the leading length of the first observed field, None when nothing is observed."""
-    return next((np.shape(leaf)[0] for leaf in leaves(data).values()), None)
+    shared = _shared_by(data)
+    return next((np.shape(leaf)[0] for name, leaf in leaves(data).items() if name not in shared), None)
 
 
 def take_rows(data: Any, rows: Any) -> Any:
     """Return the rows of every observed field: a minibatch or a chunk is itself `Data`."""
-    return map_leaves(lambda _, leaf: leaf[rows], data)
+    shared = _shared_by(data)
+    return map_leaves(lambda name, leaf: leaf if name in shared else leaf[rows], data)
+
+
+def without_rows(data: Any) -> Any:
+    """Return the data with nothing observed: only what all rows share is left."""
+    shared = _shared_by(data)
+    return map_leaves(lambda name, leaf: leaf if name in shared else None, data)
 
 
 # --- what values may be -----------------------------------------------------------------------------------------------
@@ -120,6 +129,7 @@ class Constraint(NamedTuple):
 
 
 finite = Constraint("finite", np.isfinite)
+finite_or_missing = Constraint("finite, or NaN where it is missing", lambda x: ~np.isinf(x))
 positive = Constraint("positive and finite", lambda x: np.isfinite(x) & (x > 0))
 count = Constraint("a whole number, 0 or more", lambda x: np.isfinite(x) & (x >= 0) & (np.floor(x) == x))
 simplex = Constraint(
@@ -129,15 +139,24 @@ simplex = Constraint(
 
 # Marks a field that may be None: which are, and when, the model says.
 optional = "optional"
+# Marks a field whose cells may be missing: NaN.
+missing = "missing"
+# Marks a field of Data that has no rows, but is the same for all of them.
+shared = "shared"
 
 
 class Field(NamedTuple):
-    """The declaration of one field: its dimensions by name, its constraints, and whether it may be None."""
+    """The declaration of one field: its dimensions by name, its constraints, and how it is marked."""
 
     dims: tuple[str, ...]
     integer: bool
-    optional: bool
+    marks: frozenset[str]
     constraints: tuple[Constraint, ...]
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may be None."""
+        return optional in self.marks
 
 
 def _declaration(hint: Any) -> Field | None:
@@ -148,15 +167,33 @@ def _declaration(hint: Any) -> Field | None:
     if not hasattr(hint, "dim_str"):
         return None
     integer = all("int" in str(dtype) for dtype in hint.dtypes)
+    marks = frozenset(mark for mark in constraints if isinstance(mark, str))
     checked = tuple(constraint for constraint in constraints if isinstance(constraint, Constraint))
-    return Field(tuple(hint.dim_str.split()), integer, optional in constraints, checked)
+    basic = finite_or_missing if missing in marks else finite
+    return Field(tuple(hint.dim_str.split()), integer, marks, (basic, *checked))
 
 
 def fields(tree: Any) -> dict[str, Field]:
     """Return the declarations of the array fields of a NamedTuple (the class or an instance)."""
-    hints = get_type_hints(tree if isinstance(tree, type) else type(tree), include_extras=True)
-    found = {name: _declaration(hint) for name, hint in hints.items()}
+    kind: Any = tree if isinstance(tree, type) else type(tree)
+    return _fields(kind)
+
+
+@functools.cache
+def _fields(kind: Any) -> dict[str, Field]:
+    found = {name: _declaration(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
     return {name: field for name, field in found.items() if field is not None}
+
+
+def _shared_by(data: Any) -> frozenset[str]:
+    kind: Any = type(data)
+    return _shared(kind)
+
+
+@functools.cache
+def _shared(kind: Any) -> frozenset[str]:
+    """Return the fields of a class of data that have no rows."""
+    return frozenset(name for name, field in _fields(kind).items() if shared in field.marks)
 
 
 def check(values: Any, spec: Any, role: str, sizes: dict[str, int] | None = None) -> Any:
@@ -182,6 +219,15 @@ def check(values: Any, spec: Any, role: str, sizes: dict[str, int] | None = None
     return type(values)(*arrays)
 
 
+def sizes(tree: Any) -> dict[str, int]:
+    """Return the sizes of the dimensions of a tree of arrays, by their names."""
+    found: dict[str, int] = {}
+    for name, field in fields(tree).items() if tree is not None else ():
+        if (value := getattr(tree, name)) is not None and field.dims != ("...",):
+            found |= {dim: size for dim, size in zip(field.dims, np.shape(value), strict=True) if not dim.isdigit()}
+    return found
+
+
 def _checked(value: Any, field: Field, name: str, spec: Any, sizes: dict[str, int]) -> Any:
     if value is None:
         if field.optional:
@@ -189,7 +235,7 @@ def _checked(value: Any, field: Field, name: str, spec: Any, sizes: dict[str, in
         raise UserError(f"{name} is missing: {_words(field)}")
     array = _array(value, field, name)
     _check_shape(array.shape, field, name, spec, sizes)
-    for constraint in (finite, *field.constraints):
+    for constraint in field.constraints:
         good = constraint.good(array)
         if not np.all(good):
             where = tuple(int(i) for i in np.argwhere(~np.broadcast_to(good, array.shape))[0])

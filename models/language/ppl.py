@@ -36,8 +36,11 @@ class Handle:
     dist: the library's distributions.
     xp: its array namespace. Shared names: concatenate, stack, sum(axis=), where, einsum, exp, log, sqrt, zeros_like.
     array: converts to the library's arrays.
-    nn: softmax, softplus, sigmoid, relu, tanh, logsumexp, log_softmax, one_hot, digamma, gammaln (last axis).
+    nn: softmax, softplus, sigmoid, relu, tanh, logsumexp, log_softmax, one_hot, digamma, gammaln (last axis), and
+        cholesky: the lower triangle of real matrices, its diagonal through exp, so that it is a Cholesky factor.
     stop_gradient: the value, with no gradient through it.
+    scan: `scan(step, state, length)`, for simulation: draws a chain, `step(state) -> (state, outputs)`, and returns the
+        outputs stacked. Its sites are hidden, so that it has no density.
     num_rows, total_rows: the number of rows to draw when nothing is observed, and of the whole data for a minibatch.
     """
 
@@ -55,6 +58,7 @@ class Handle:
     nn: SimpleNamespace
     stop_gradient: Callable[[Any], Any]
     vindex: Any
+    scan: Callable[[Callable[[Any], tuple[Any, Any]], Any, int], Any]
     num_rows: int | None = None
     total_rows: int | None = None
 
@@ -74,6 +78,16 @@ class Handle:
         scaled = self.scale(scale=self.total_rows / size) if self.total_rows else nullcontext()
         with scaled, self.plate(name, size):
             yield size
+
+    def parameter(self, name: str, point: Any, family: Callable[..., Any], *prior: Any) -> Any:
+        """Return a parameter that all rows share: drawn from its prior `family(*prior)`, or held at a point.
+
+        Where `point` is None it is a latent site. At a point it is observed, so that its prior counts, as in MAP;
+        where any part of the prior is None there is none, as in maximum likelihood.
+        """
+        if point is not None and any(part is None for part in prior):
+            return self.deterministic(name, point)
+        return self.sample(name, family(*prior), obs=point)
 
     def at(self, values: Any, index: Any, event_dim: int = 0) -> Any:
         """Pick `values[index]` along the plate of `values`, whatever batch of particles stands to its left.
@@ -95,6 +109,13 @@ def pyro_handle() -> Handle:
     from pyro import poutine
     from pyro.ops.indexing import Vindex
 
+    class Wishart(dist.Wishart):
+        """Pyro's, without torch 2.13's search for singular draws, which takes the good ones for singular and warns."""
+
+        def rsample(self, sample_shape: Any = (), max_try_correction: int | None = None) -> Any:
+            """Draw by Bartlett's decomposition."""
+            return self._bartlett_sampling(torch.Size(sample_shape))
+
     def array(value: Any) -> Any:
         if torch.is_tensor(value):
             return value
@@ -107,6 +128,14 @@ def pyro_handle() -> Handle:
         steps = torch.arange(32, dtype=x.dtype)
         return torch.digamma(x + len(steps)) - (1 / (x[..., None] + steps)).sum(-1)
 
+    def scan(step: Callable[[Any], tuple[Any, Any]], state: Any, length: int) -> Any:
+        found = []
+        with poutine.block():
+            for _ in range(length):
+                state, outputs = step(state)
+                found.append(outputs)
+        return tuple(torch.stack(column) for column in zip(*found, strict=True))
+
     nn = SimpleNamespace(
         softmax=lambda x: torch.softmax(x, -1),
         log_softmax=lambda x: torch.log_softmax(x, -1),
@@ -118,6 +147,7 @@ def pyro_handle() -> Handle:
         tanh=torch.tanh,
         digamma=digamma,
         gammaln=torch.lgamma,
+        cholesky=lambda x: torch.tril(x, -1) + torch.diag_embed(torch.exp(torch.diagonal(x, dim1=-2, dim2=-1))),
     )
     return Handle(
         name="pyro",
@@ -129,12 +159,13 @@ def pyro_handle() -> Handle:
         factor=lambda name, value: pyro.factor(name, value, has_rsample=True),
         mask=poutine.mask,
         scale=poutine.scale,
-        dist=dist,
+        dist=SimpleNamespace(**{**vars(dist), "Wishart": Wishart}),
         xp=torch,
         array=array,
         nn=nn,
         stop_gradient=lambda x: x.detach(),
         vindex=Vindex,
+        scan=scan,
     )
 
 
@@ -145,7 +176,12 @@ def numpyro_handle() -> Handle:
     import jax.numpy as jnp
     import numpyro
     import numpyro.distributions as dist
+    from numpyro.contrib import control_flow
     from numpyro.ops.indexing import Vindex
+
+    def scan(step: Callable[[Any], tuple[Any, Any]], state: Any, length: int) -> Any:
+        with numpyro.handlers.block(hide_fn=lambda site: site["type"] == "sample"):
+            return control_flow.scan(lambda state, _: step(state), state, None, length=length)[1]
 
     nn = SimpleNamespace(
         softmax=lambda x: jax.nn.softmax(x, -1),
@@ -158,6 +194,10 @@ def numpyro_handle() -> Handle:
         tanh=jnp.tanh,
         digamma=jax.scipy.special.digamma,
         gammaln=jax.scipy.special.gammaln,
+        cholesky=lambda x: (
+            jnp.tril(x, -1)
+            + jnp.exp(jnp.diagonal(x, axis1=-2, axis2=-1))[..., None] * jnp.eye(x.shape[-1], dtype=x.dtype)
+        ),
     )
     return Handle(
         name="numpyro",
@@ -174,6 +214,7 @@ def numpyro_handle() -> Handle:
         nn=nn,
         stop_gradient=jax.lax.stop_gradient,
         vindex=Vindex,
+        scan=scan,
     )
 
 

@@ -1,16 +1,11 @@
 """Earthquake catalogues in CSV: where each event lies and how strong it was, as a count.
 
-A file is read in chunks through pandas, as text, so that a cell that is not a number can be told from a missing one.
-Rows that cannot be used are refused, or left out and reported with their reason and their line in the file.
+What the reader shares with those of other tables, such as how a file is opened, is in `csv_file`.
 """
 
-import csv
-import gzip
 import warnings
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import combinations
@@ -18,20 +13,30 @@ from numbers import Integral, Real
 from os import PathLike
 from os.path import expanduser
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from latentzoo.models.language.errors import Note, UserError, choose
-from latentzoo.models.language.files import atomic
+from latentzoo.models.readers.csv_file import (
+    check_left_out,
+    first_reasons,
+    line_numbers,
+    listed,
+    numbers,
+    one_line_errors,
+    open_csv,
+    place_of,
+    unusable_cells,
+    write_csv,
+)
 
 EARTH_RADIUS = 6371.0088  # km: the mean radius of the GRS 80 ellipsoid (Moritz, 2000)
 # The names that need no option, best first: those of `write_catalogue`, and of USGS ComCat.
 RECOGNISED = {"longitude": ["longitude"], "latitude": ["latitude"], "count": ["count", "nst"]}
 # Names that a message proposes for a column; none is taken without being asked for.
 SIMILAR = {"longitude": ["longitude", "lon"], "latitude": ["latitude", "lat"], "count": ["count", "stations"]}
-MISSING = ["", "na", "n/a", "nan", "null", "none"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class CatalogueReport:
     def __str__(self) -> str:
         parts = [f"{self.path}: {self.num_kept} of {self.num_rows} events read"]
         if self.left_out:
-            parts.append(f"left out: {_listed(self.left_out)}")
+            parts.append(f"left out: {listed(self.left_out)}")
         if self.kinds:
             kinds = [f"{count} {kind}" for kind, count in self.kinds.items()]
             parts.append("types: " + ", ".join(kinds[:5]) + (f" and {len(kinds) - 5} more" if kinds[5:] else ""))
@@ -108,14 +113,11 @@ def read_catalogue(
     """
     _check_options(on_bad, centre_longitude, projection, chunk_rows)
     path = Path(expanduser(path))  # as pandas does
-    with _one_line_errors(path):
+    with one_line_errors(path, "a catalogue"):
         rows = _read_rows(path, {"longitude": longitude, "latitude": latitude, "count": count}, chunk_rows)
-        left_out = _line_numbers(path, rows.left_out)
+        left_out = line_numbers(path, rows.left_out)
     num_kept = rows.values.shape[1]
-    if left_out and (on_bad == "error" or not num_kept):
-        bad = f"{rows.num_rows - num_kept} of {rows.num_rows} rows cannot be used: {_listed(left_out)}"
-        advice = "leave them out with on_bad='skip' (--on-bad skip)" if num_kept else "name other columns: none is left"
-        raise UserError(f"{path}: {bad}; put them right, or {advice}")
+    check_left_out(path, left_out, rows.num_rows, num_kept, on_bad)
 
     location, strength = np.ascontiguousarray(rows.values[:2].T), rows.values[2].copy()
     centre, astride = None, False
@@ -146,14 +148,12 @@ def write_catalogue(
         shapes = f"{location.shape} and {strength.shape}"
         raise UserError(f"location and strength have the shapes {shapes}: they must be (events, 2) and (events,)")
     values = np.stack([*location.T, strength])
-    num_bad = sum(rows.size for _, rows in _first_reasons(list(RECOGNISED), values, np.isnan(values)))
+    num_bad = sum(rows.size for _, rows in first_reasons(_reasons(list(RECOGNISED), values, np.isnan(values))))
     if num_bad:
         why = "are no longitude in [-180, 360], latitude in [-90, 90] and whole count: reading will refuse or skip them"
         warnings.warn(Note(f"{path}: {num_bad} of {strength.size} events {why}"), stacklevel=2)
     lines = (f"{x!r},{y!r},{int(s) if s.is_integer() else s!r}\n" for x, y, s in values.T.tolist())
-    text = ("longitude,latitude,count\n" + "".join(lines)).encode()
-    with atomic(path) as file:
-        file.write(gzip.compress(text, mtime=0) if _is_packed(Path(path)) else text)
+    write_csv(path, "longitude,latitude,count\n" + "".join(lines))
 
 
 def to_km(
@@ -213,64 +213,23 @@ def _check_options(on_bad: str, centre_longitude: float | None, projection: str,
         raise UserError(f"centre_longitude is {centre_longitude!r}: it must be a number of degrees in [-360, 360]")
 
 
-@contextmanager
-def _one_line_errors(path: Path) -> Iterator[None]:
-    """Turn what pandas and gzip raise about a file into one line."""
-    from pandas.errors import EmptyDataError, ParserError
-
-    try:
-        yield
-    except EmptyDataError:
-        raise UserError(f"{path} is empty: a catalogue has a header and rows") from None
-    except ParserError as error:
-        raise UserError(f"{path} is no table of comma-separated values: {_fault(path, error)}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8: save it as UTF-8 (plain, or packed as .gz)") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
 def _read_rows(path: Path, named: Mapping[str, str | None], chunk_rows: int) -> _Rows:
-    import pandas as pd
-
     kept, left_out, kinds, num_rows = [np.empty((3, 0))], dict[str, list[int]](), Counter[str](), 0
-    # Without usecols, since with it pandas takes rows with too many fields, whose values have moved to other columns;
-    # without a header, since pandas lets the first row set the number of fields and renames duplicate columns.
-    packed = "gzip" if _is_packed(path) else None
-    with pd.read_csv(
-        path, header=None, index_col=False, dtype=str, na_filter=False, compression=packed, chunksize=chunk_rows
-    ) as reader:
-        header = _header(path, list(reader.get_chunk(1).iloc[0]))
+    with open_csv(path, chunk_rows) as (header, chunks):
         columns = _columns(path, header, named)
         kind = next((i for i, name in enumerate(header) if name.lower() == "type" and i not in columns), None)
-        for chunk in reader:
-            cells = [_numbers(chunk[column]) for column in columns]
+        for chunk in chunks:
+            cells = [numbers(chunk[column]) for column in columns]
             values, missing = np.stack([value for value, _ in cells]), np.stack([mask for _, mask in cells])
             keep = np.ones(len(chunk), dtype=bool)
-            for reason, rows in _first_reasons([header[column] for column in columns], values, missing):
+            for reason, rows in first_reasons(_reasons([header[column] for column in columns], values, missing)):
                 keep[rows] = False
                 left_out.setdefault(reason, []).extend((num_rows + rows).tolist())
             kept.append(values[:, keep])
             if kind is not None:
                 kinds.update(" ".join(name.split()) or "of no type" for name in chunk[kind][keep])
             num_rows += len(chunk)
-    if not num_rows:
-        raise UserError(f"{path} has a header and no rows")
     return _Rows(np.concatenate(kept, axis=1), num_rows, left_out, dict(kinds.most_common()))
-
-
-def _header(path: Path, cells: list[str]) -> list[str]:
-    """Return the columns' names; refuse a file that is none of comma-separated values."""
-    if any("\0" in cell for cell in cells):
-        raise UserError(f"{path} is not text in UTF-8: it holds binary data")
-    header = [" ".join(cell.split()) for cell in cells]
-    for separator in ";\t|":
-        if len(cells) == 1 and separator in cells[0].strip():
-            raise UserError(f"{path} is separated by {separator!r}: it must be by commas, with decimal points")
-    twice = [name for name, number in Counter(header).items() if name and number > 1]
-    if twice:
-        raise UserError(f"{path} has more than one column {twice[0]!r}: each needs a name of its own")
-    return header
 
 
 def _columns(path: Path, header: list[str], named: Mapping[str, str | None]) -> list[int]:
@@ -285,10 +244,7 @@ def _columns(path: Path, header: list[str], named: Mapping[str, str | None]) -> 
 def _place(path: Path, header: list[str], role: str, named: str | None) -> int:
     """Return the place of the column that the user named, or else of one whose name is recognised."""
     if named is not None:
-        try:
-            return header.index(choose(named, header, f"column ({role}=...)"))
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+        return place_of(path, header, named, role)
     lower = [name.lower() for name in header]
     for name in RECOGNISED[role]:
         if lower.count(name) > 1:
@@ -301,82 +257,17 @@ def _place(path: Path, header: list[str], role: str, named: str | None) -> int:
     raise UserError(f"{path} {has}: name the right one with {role}={example!r} (--{role} {example})")
 
 
-def _numbers(cells: Any) -> tuple[Float[np.ndarray, "rows"], Bool[np.ndarray, "rows"]]:
-    """Return a column's numbers, NaN where there is none, and where the cell is missing."""
-    import pandas as pd
-
-    missing = cells.str.strip().str.lower().isin(MISSING).to_numpy(dtype=bool)
-    return pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64), missing
-
-
-def _first_reasons(
+def _reasons(
     names: list[str], values: Float[np.ndarray, "3 rows"], missing: Bool[np.ndarray, "3 rows"]
-) -> Iterator[tuple[str, Int[np.ndarray, "bad"]]]:
-    """Yield each reason not to use rows, with the rows to which it is the first that applies."""
+) -> dict[str, Bool[np.ndarray, "rows"]]:
+    """Return every reason not to use rows, the plainest first, with the rows to which it applies."""
     x, y, count = values
-    reasons = {f"{name} missing": mask for name, mask in zip(names, missing, strict=True)}
-    reasons |= {f"{name} not a number": np.isnan(value) for name, value in zip(names, values, strict=True)}
-    reasons |= {f"{name} not finite": np.isinf(value) for name, value in zip(names, values, strict=True)}
-    reasons[f"{names[1]} outside [-90, 90]"] = np.abs(y) > 90
-    reasons[f"{names[0]} outside [-180, 360]"] = (x < -180) | (x > 360)
-    reasons[f"{names[2]} negative"] = count < 0
-    reasons[f"{names[2]} fractional"] = count != np.floor(count)
-    unexplained = np.ones(count.size, dtype=bool)
-    for reason, mask in reasons.items():
-        rows = np.flatnonzero(mask & unexplained)
-        if rows.size:
-            yield reason, rows
-        unexplained &= ~mask
-
-
-def _is_packed(path: Path) -> bool:
-    return path.suffix.lower() == ".gz"
-
-
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record that pandas sees, the header first, with the line that it begins on, counted from 1."""
-    limit = csv.field_size_limit(2**31 - 1)  # a quote that never closes takes in the rest of the file
-    opened = gzip.open if _is_packed(path) else open
-    try:
-        with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
-            reader, line = csv.reader(file), 1
-            for fields in reader:
-                # pandas skips lines that are empty or only white space, but a quoted nothing is a field.
-                if fields and not (len(fields) == 1 and fields[0].isspace()):
-                    yield line, fields
-                line = reader.line_num + 1
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _line_numbers(path: Path, left_out: Mapping[str, list[int]]) -> dict[str, tuple[int, ...]]:
-    """Turn rows into lines of the file: a second pass, which only a file with such rows needs."""
-    if not left_out:
-        return {}
-    reasons = {row: reason for reason, rows in left_out.items() for row in rows}
-    lines: dict[str, list[int]] = {reason: [] for reason in left_out}
-    for row, (line, _) in enumerate(_records(path), start=-1):  # row -1 is the header
-        if row in reasons:
-            lines[reasons[row]].append(line)
-    return {reason: tuple(found) for reason, found in lines.items()}
-
-
-def _fault(path: Path, error: Exception) -> str:
-    """Say what pandas could not parse, with its line."""
-    records = _records(path)
-    line, header = next(records)
-    for line, fields in records:
-        if len(fields) > len(header):
-            return f"line {line} has {len(fields)} fields, the header {len(header)} (quote a text that holds a comma)"
-    if "EOF inside string" in str(error):
-        return f"a quote that opens on line {line} never closes"
-    return " ".join(str(error).split())
-
-
-def _listed(left_out: Mapping[str, tuple[int, ...]]) -> str:
-    """Count the rows of each reason, with their first lines."""
-    first = {reason: ", ".join(map(str, lines[:3])) + ", ..." * (len(lines) > 3) for reason, lines in left_out.items()}
-    return ", ".join(f"{len(lines)} {reason} (line {first[reason]})" for reason, lines in left_out.items())
+    return unusable_cells(names, values, missing) | {
+        f"{names[1]} outside [-90, 90]": np.abs(y) > 90,
+        f"{names[0]} outside [-180, 360]": (x < -180) | (x > 360),
+        f"{names[2]} negative": count < 0,
+        f"{names[2]} fractional": count != np.floor(count),
+    }
 
 
 def _within_half_a_turn(longitude: Float[np.ndarray, "events"], centre: float) -> Float[np.ndarray, "events"]:

@@ -142,6 +142,13 @@ def _prior(entry: "Entry") -> click.Option:
     return click.Option(["--prior"], multiple=True, metavar="FIELD=VALUE", help=text + ", ".join(entry.Prior._fields))
 
 
+VALIDATION = "a file on which EM or CAVI is watched: it stops when its density there no longer rises"
+
+
+def _file(flag: str, text: str) -> click.Option:
+    return click.Option([flag], type=click.Path(exists=True, dir_okay=False), help=text)
+
+
 def _out(kind: Literal["file", "folder"], text: str) -> click.Option:
     return click.Option(["-o", "--out"], type=Output(kind), required=True, help=text)
 
@@ -184,7 +191,8 @@ def _field_rows(tree: Any) -> list[tuple[str, str]]:
     for name in tree._fields:
         field = declared.get(name)
         shape = f" ({', '.join(field.dims)})" if field and field.dims else ""
-        words = [f"[{constraint.words}]" for constraint in field.constraints] if field else []
+        told = [constraint for constraint in field.constraints if constraint is not contract.finite] if field else []
+        words = [f"[{constraint.words}]" for constraint in told]
         rows.append((f"{name}{shape}", " ".join([texts.get(name, ""), *words])))
     return rows
 
@@ -231,7 +239,8 @@ class Inputs(NamedTuple):
     @classmethod
     def of(cls, entry: "Entry") -> "Inputs":
         """Return the options of a model."""
-        what = "the file to read; without it, simulated data of the model"
+        what = "the file to read" + ("; again for each of several" if entry.reads_many_files else "")
+        what += "; without it, data that the model brings" if entry.has_default_data else "; without it, simulated data"
         file = click.Option(["--data"], type=click.Path(exists=True, dir_okay=False), multiple=True, help=what)
         reader, spec = options(entry.model_room.read), options(entry.model_room.Spec)
         return cls(entry, [file, *reader], [*spec, _prior(entry)])
@@ -240,8 +249,12 @@ class Inputs(NamedTuple):
         """Return what these options, as they were given, ask to fit."""
         zoo = lz.get(self.entry.name, **given_of(given, self.model[:-1]))
         fields = commands.prior_fields(zoo, given["prior"])
-        rows, source = commands.rows(zoo, given["data"], seed, given_of(given, self.data[1:]), fields)
+        rows, source = commands.rows(zoo, given["data"], seed, self.reader(given), fields)
         return Task(zoo, rows, source, fields)
+
+    def reader(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of the reader that were given."""
+        return given_of(given, self.data[1:])
 
 
 def settings(entry: "Entry") -> dict[str, list[click.Option]]:
@@ -264,20 +277,34 @@ def fit_command(entry: "Entry") -> click.Command:
         click.Option(["--guide"], metavar="NAME", help="for svi, one of the library's AutoGuides: AutoNormal ...")
     ]
     chosen = [*method, *(option for group in by_method.values() for option in group)]
+    held_out = [_file("--validation", VALIDATION), _file("--test", "a file on which the fit is measured")]
 
     def run(out: Path, seed: int, **given: Any) -> None:
-        task = inputs.task(seed, given)
+        task, reader = inputs.task(seed, given), inputs.reader(given)
         click.echo(task.source)
-        fit = lz.fit(task.zoo, task.data, prior=task.prior(task.data), seed=seed, **given_of(given, chosen))
+        others = {
+            what: commands.further(task.zoo, given[what], task.data, reader, what) for what in ("validation", "test")
+        }
+        settings = given_of(given, chosen) | {"validation": others["validation"]}
+        fit = lz.fit(task.zoo, task.data, prior=task.prior(task.data), seed=seed, **settings)
         click.echo(commands.result(fit))
-        commands.write_fit(fit, out, task.source)
+        test = None if others["test"] is None else fit.evaluate(others["test"])
+        if test is not None:
+            click.echo(commands.numbers("test", test))
+        commands.write_fit(fit, out, task.source, test)
 
     text = (
         "Fit the model and write fit.npz (latentzoo.load reads it), fit.json (numbers and settings),"
         " posterior.nc (for ArviZ) and pictures."
     )
     output = [_out("folder", "the folder to write into; it is made where there is none")]
-    sections = {"data": inputs.data, "model": inputs.model, "method": [*method, _seed()], **by_method, "output": output}
+    sections = {
+        "data": [*inputs.data, *held_out],
+        "model": inputs.model,
+        "method": [*method, _seed()],
+        **by_method,
+        "output": output,
+    }
     return ModelCommand(entry, run, text, **sections)
 
 

@@ -14,7 +14,7 @@ from latentzoo.options import options
 if TYPE_CHECKING:
     from latentzoo.inference.comparison import Comparison
     from latentzoo.inference.registry import Entry
-    from latentzoo.inference.result import Fit
+    from latentzoo.inference.result import Fit, Restart
     from latentzoo.models.language.ppl import Library
 
 
@@ -46,10 +46,10 @@ def rows(
     zoo: "Entry", paths: tuple[str, ...], seed: int, reader: dict[str, Any], prior: dict[str, Any]
 ) -> tuple[Any, str]:
     """Return the data to fit, read by these options of the reader or simulated, and one line on what they are."""
-    if len(paths) > 1:
+    if len(paths) > 1 and not zoo.reads_many_files:
         raise UserError(f"--data is given {len(paths)} times: a fit is of one file")
-    if paths:
-        reading = zoo.model_room.read(paths[0], **reader)
+    if paths or zoo.has_default_data:
+        reading = zoo.reading((paths if zoo.reads_many_files else paths[0]) if paths else None, **reader)
         return reading.data, reading.summary
     if reader:
         raise UserError(f"--{next(iter(reader)).replace('_', '-')} is for a file: name one with --data")
@@ -57,12 +57,21 @@ def rows(
     return data, f"no --data: simulated data of {zoo.name}, seed {seed}"
 
 
+def further(zoo: "Entry", path: str | None, like: Any, reader: dict[str, Any], what: str) -> Any:
+    """Return the data of another file, read as those that are fitted were, and say what they are; None without one."""
+    if path is None:
+        return None
+    reading = zoo.reading(path, like=like, **reader)
+    click.echo(f"{what}: {reading.summary}")
+    return reading.data
+
+
 def catalogues(texts: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return {model: (file, options)} from `NAME=FILE[,OPTION=VALUE...]` of each model."""
     found = dict[str, tuple[str, dict[str, Any]]]()
     for text in texts:
         name, _, rest = text.partition("=")
-        file, *pairs = rest.split(",")
+        file, *pairs = _pairs(rest)
         if not all("=" in pair for pair in (text, *pairs)):
             words = "NAME=FILE, or NAME=FILE,OPTION=VALUE with options of `latentzoo fit NAME`"
             raise UserError(f"--data {text}: write {words}")
@@ -71,6 +80,17 @@ def catalogues(texts: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
         if not Path(file).is_file():
             raise UserError(f"--data {text}: there is no file {file}")
         found[name] = (file, _values(zoo, pairs))
+    return found
+
+
+def _pairs(text: str) -> list[str]:
+    """Return what commas separate; a part without "=" goes on with the value before it, as in columns=a,b."""
+    found: list[str] = []
+    for part in text.split(","):
+        if len(found) > 1 and "=" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
     return found
 
 
@@ -142,9 +162,9 @@ def fits(
     """Fit by each method from one start; each takes those of the settings that it has."""
     from dataclasses import fields
 
-    from latentzoo.inference.fit import HOMES, best_start
+    from latentzoo.inference.fit import HOMES, best_seed
 
-    start = best_start(zoo, data, prior, num_starts, seed)
+    best = best_seed(zoo, data, prior, num_starts, seed)
     found = dict[str, "Fit"]()
     for label in methods:
         method, _, name = label.partition("-")
@@ -152,6 +172,7 @@ def fits(
         known = {field.name for field in fields(HOMES[method].Settings)} | set(LIMITS)
         taken = {name: value for name, value in given.items() if name in known}
         click.echo(f"{label} ...")
+        start = zoo.init(data, prior, best, method)
         found[label] = lz.fit(zoo, data, method, prior=prior, init=start, library=library, seed=seed, **taken)
         click.echo(f"{label}: {found[label].num_steps} steps, {found[label].seconds:.2f} s")
     return found
@@ -168,9 +189,7 @@ def write_comparison(comparison: "Comparison", fits: dict[str, "Fit"], out: Path
         "coordinates.csv": comparison.sites_to_pandas().to_csv(),
     }
     for name, text in {"comparison.txt": f"{comparison}\n", **tables}.items():
-        with atomic(out / name, "w", encoding="utf-8") as file:
-            file.write(text)
-        _wrote(out / name, "table")
+        _wrote(_write_text(out / name, text), "table")
     with atomic(out / "comparison.png") as file:
         comparison.plot().savefig(file, format="png", dpi=150, bbox_inches="tight")
     _wrote(out / "comparison.png", "picture")
@@ -185,51 +204,78 @@ def result(fit: "Fit") -> str:
     """Return the table of a result."""
     lines = {
         "method": fit.label,
-        "ELBO": "none: it is a sampler" if fit.chains else f"{fit.elbo:.6f}",
+        fit.objective: "none: it is a sampler" if fit.chains else f"{fit.elbo:.6f}",
         "steps": str(fit.num_steps),
         "converged": f"{'yes' if fit.converged else 'no'}: {fit.reason}",
         "seconds": f"{fit.seconds:.2f}",
     }
     if fit.elbo_error:
-        lines["ELBO"] += f" +- {fit.elbo_error:.6f}, by draws"
+        lines[fit.objective] += f" +- {fit.elbo_error:.6f}, by draws"
     if fit.compile_seconds:
         lines["seconds"] += f", and {fit.compile_seconds:.2f} to compile"
     if len(fit.restarts) > 1:
-        ends = [f"{run.elbo:.6f}{'' if run.converged else ' (not converged)'}" for run in fit.restarts]
+        ends = [f"{run.elbo:.6f}{_doubt(run)}" for run in fit.restarts]
         lines["restarts"] = ", ".join(ends)
-    return "\n".join(f"  {name:<10} {value}" for name, value in lines.items())
+    width = max(map(len, lines))
+    table = fit.describe()
+    return "\n".join(f"  {name:<{width}} {value}" for name, value in lines.items()) + (
+        f"\n\n{table}\n" if table else ""
+    )
 
 
-def write_fit(fit: "Fit", out: Path, source: str) -> None:
+def _doubt(run: "Restart") -> str:
+    return " (not converged)" if not run.converged else " (flawed)" if run.flaw else ""
+
+
+def numbers(title: str, found: dict[str, float]) -> str:
+    """Return what `Fit.evaluate` found, in one line."""
+    return f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value:,.6g}" for name, value in found.items())
+
+
+def write_fit(fit: "Fit", out: Path, source: str, test: dict[str, float] | None = None) -> None:
     """Write the fit, its numbers, pictures and posterior, each file whole or not at all, and say so for each."""
     out.mkdir(parents=True, exist_ok=True)
     _wrote(fit.save(out / "fit.npz"), "latentzoo.load reads it")
-    _wrote(_write_numbers(fit, out / "fit.json", source), "numbers and settings")
+    _wrote(_write_numbers(fit, out / "fit.json", source, test), "numbers and settings")
+    if table := fit.describe():
+        _wrote(_write_text(out / "table.txt", f"{table}\n"), "table")
     for picture in importlib.import_module("latentzoo.inference.pictures").save(fit, out):
         _wrote(picture, "picture")
     _write_posterior(fit, out / "posterior.nc")
 
 
-def _write_numbers(fit: "Fit", path: Path, source: str) -> Path:
-    from latentzoo.models.language import contract
+def _write_text(path: Path, text: str) -> Path:
     from latentzoo.models.language.files import atomic
 
-    prior = {name: value.tolist() for name, value in contract.leaves(fit.prior).items()}
-    numbers = {**fit.summary(), "data": source, "prior": prior, "metrics": fit.evaluate()}
     with atomic(path, "w", encoding="utf-8") as file:
-        file.write(json.dumps(numbers, indent=2) + "\n")
+        file.write(text)
     return path
+
+
+def _write_numbers(fit: "Fit", path: Path, source: str, test: dict[str, float] | None) -> Path:
+    from latentzoo.models.language import contract
+
+    prior = {name: value.tolist() for name, value in contract.leaves(fit.prior).items()}
+    found = {**fit.summary(), "data": source, "prior": prior, "metrics": fit.evaluate()}
+    if test is not None:
+        found["test"] = test
+    return _write_text(path, json.dumps(found, indent=2) + "\n")
 
 
 def _write_posterior(fit: "Fit", path: Path) -> None:
     from latentzoo.inference.arviz_export import affordable_draws, num_chains
+    from latentzoo.inference.importance import FEWEST
     from latentzoo.models.language.files import atomic_path
 
     num_draws = affordable_draws(fit)
+    if not num_draws:
+        click.echo(f"{path} is not written: {FEWEST} draws of so many numbers would be too large")
+        return
     with atomic_path(path) as temporary:
         fit.to_arviz(num_draws=num_draws).to_netcdf(str(temporary))
     chains = f" in each of {num_chains(fit)} chains" if num_chains(fit) > 1 else ""
-    _wrote(path, f"{num_draws} draws{chains}; arviz.from_netcdf reads it")
+    draws = "1 draw" if num_draws == 1 else f"{num_draws} draws"
+    _wrote(path, f"{draws}{chains}; arviz.from_netcdf reads it")
 
 
 def _wrote(path: Path, what: str) -> None:

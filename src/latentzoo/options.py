@@ -15,16 +15,16 @@ SEED = click.IntRange(0, 2**32 - 1)
 COUNT = click.IntRange(1, 2**31 - 1)
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 only
-    """Numbers separated by commas, as a tuple."""
+class Separated(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 only
+    """Words or numbers separated by commas, as a tuple."""
 
     def __init__(self, kind: type):
-        self.kind, self.name = kind, f"{kind.__name__},..."
+        self.kind, self.name = kind, "name,..." if kind is str else f"{kind.__name__},..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        """Return the numbers."""
+        """Return the words or numbers."""
         try:
-            return tuple(self.kind(part) for part in value.split(","))
+            return tuple(self.kind(part.strip()) for part in value.split(","))
         except ValueError:
             self.fail(f"{value!r} is not numbers separated by commas", param, ctx)
 
@@ -81,7 +81,7 @@ def _click_type(hint: Any) -> Any:
     if get_origin(hint) is Literal:
         return click.Choice(get_args(hint))
     if get_origin(hint) is tuple and get_args(hint)[1:] == (...,):
-        return Numbers(get_args(hint)[0]) if get_args(hint)[0] in (int, float) else None
+        return Separated(get_args(hint)[0]) if get_args(hint)[0] in (int, float, str) else None
     return {int: click.INT, float: click.FLOAT, str: click.STRING, bool: click.BOOL}.get(hint)
 
 

@@ -68,7 +68,7 @@ def test_verbs_take_the_arguments_of_the_contract(zoo):
 
 def test_dimensions_are_those_of_sites(zoo):
     every = [dataclasses.replace(zoo, spec=spec) for spec in contract.variants(zoo.spec)]
-    assert set(zoo.model_room.DIMS) <= {site for variant in every for site in variant.plates()}
+    assert set(zoo.model_room.dims(zoo.spec)) <= {site for variant in every for site in variant.plates()}
     plate = zoo.exchangeable(zoo.prior())
     assert plate is None or any(plate in dims for dims in zoo.dims().values())
     data, truth = zoo.simulate(num_rows=4)
@@ -116,6 +116,8 @@ def test_simulation_is_the_model_and_reproducible(zoo):
 
 
 def test_what_is_written_is_read_back(zoo, tmp_path):
+    if zoo.reads_many_files:
+        return  # a text is read as counts, whose rows are no longer in its order: the model's own tests compare those
     data, _ = zoo.simulate(seed=2, num_rows=9)
     path = tmp_path / "data.csv"
     zoo.model_room.write(data, path)
@@ -136,7 +138,9 @@ def test_parameters_come_back_from_either_store(zoo):
 def test_the_plate_diagram_comes_from_the_model(zoo):
     pytest.importorskip("graphviz")
     source = zoo.graph().source
-    assert all(field in source for field in zoo.Data._fields)
+    # A model that is told its rows as counts has no site for them in its diagram, but its parameters.
+    observed = [site for site in zoo.plates() if site in zoo.Data._fields]
+    assert all(site in source for site in observed or list(zoo.plates())[:2])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A toy: a one-dimensional Gaussian mixture with point parameters, fitted by EM (MLE, MAP). One module, every room."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -12,17 +12,15 @@ from latentzoo.models.language.ppl import ENUMERATE, Handle
 
 MAX_PLATE_NESTING = 1
 ROWS = ("rows",)
-DIMS: dict[str, tuple[str, ...]] = {}
 LOSS = "enumerated"
 LOCAL = ("component_logits",)
-METHODS = ("em",)
+METHODS = ("em", "map")
 PROOF = "expectation"
 
 
 @dataclass(frozen=True)
 class Spec:
     num_components: int = 2
-    estimate: Literal["mle", "map"] = "mle"
 
 
 class Data(NamedTuple):
@@ -47,15 +45,18 @@ class Phi(NamedTuple):
 
 def model(ppl: Handle, data: Data, prior: Prior, theta: Theta, spec: Spec) -> Data:
     dist = ppl.dist
-    weights, loc = ppl.nn.softmax(theta.weights_logits), theta.loc
-    if spec.estimate == "map":
-        ppl.sample("weights", dist.Dirichlet(prior.weights_concentration), obs=weights)
-        scale = ppl.xp.sqrt(prior.loc_variance)
-        ppl.sample("loc", dist.Normal(prior.loc_mean, scale).expand((spec.num_components,)).to_event(1), obs=loc)
+    weights = ppl.parameter(
+        "weights", ppl.nn.softmax(theta.weights_logits), dist.Dirichlet, prior.weights_concentration
+    )
+    loc = ppl.parameter("loc", theta.loc, _normals, dist, prior.loc_mean, prior.loc_variance, theta.loc)
     with ppl.rows("rows", data):
         component = ppl.sample("component", dist.Categorical(weights), infer=ENUMERATE)
         x = dist.Normal(ppl.at(loc, component), ppl.at(ppl.xp.exp(theta.log_scale), component))
         return Data(ppl.sample("x", x, obs=data.x))
+
+
+def _normals(dist: Any, mean: Any, variance: Any, like: Any) -> Any:
+    return dist.Normal(mean, variance**0.5).expand(like.shape).to_event(1)
 
 
 def guide(ppl: Handle, data: Data, prior: Prior, theta: Theta, phi: Phi, spec: Spec) -> None:
@@ -65,13 +66,15 @@ def guide(ppl: Handle, data: Data, prior: Prior, theta: Theta, phi: Phi, spec: S
             ppl.sample("component", ppl.dist.Categorical(logits=phi.component_logits), infer=ENUMERATE)
 
 
+def dims(spec: Spec) -> dict[str, tuple[str, ...]]:
+    return {}
+
+
 def default_prior(data: Data | None, spec: Spec) -> Prior:
-    if spec.estimate == "mle":
-        return Prior()
     return Prior(np.arange(spec.num_components) + 1.5, np.array(0.5), np.array(4.0))
 
 
-def init(data: Data, prior: Prior, spec: Spec, rng: np.random.Generator) -> Params:
+def init(data: Data, prior: Prior, spec: Spec, rng: np.random.Generator, point: bool) -> Params:
     size = spec.num_components
     loc = rng.normal(size=size) if data.x is None else rng.choice(data.x, size)
     return Params(Theta(np.zeros(size), loc, np.zeros(size)), Phi())
@@ -106,7 +109,7 @@ def e_step(params: Params, data: Data, prior: Prior, spec: Spec) -> Stats:
 
 
 def elbo(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Any:
-    if spec.estimate == "mle":
+    if prior.loc_mean is None:
         return stats.bound
     theta, fn = params.theta, special(params.theta.loc)
     log_weights = theta.weights_logits - fn.logsumexp(theta.weights_logits)
@@ -123,7 +126,7 @@ def elbo_gradient(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Par
     centred = stats.first - stats.count * theta.loc
     squared = stats.second - 2 * theta.loc * stats.first + stats.count * theta.loc**2
     count, loc = stats.count, precision * centred
-    if spec.estimate == "map":
+    if prior.loc_mean is not None:
         count = count + prior.weights_concentration - 1
         loc = loc - (theta.loc - prior.loc_mean) / prior.loc_variance
     weights = xp.exp(theta.weights_logits - special(theta.loc).logsumexp(theta.weights_logits))
@@ -132,7 +135,7 @@ def elbo_gradient(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Par
 
 def m_step(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
     xp = namespace(stats.count)
-    if spec.estimate == "mle":
+    if prior.loc_mean is None:
         loc, weights = stats.first / stats.count, stats.count
     else:
         precision = xp.exp(-2 * params.theta.log_scale)

@@ -11,7 +11,6 @@ from latentzoo.models.language.ppl import Handle
 
 MAX_PLATE_NESTING = 1
 ROWS = ("images",)
-DIMS: dict[str, tuple[str, ...]] = {}
 LOSS = "sampled"
 LOCAL = ()
 METHODS = ("svi",)
@@ -67,11 +66,15 @@ def guide(ppl: Handle, data: Data, prior: Prior, theta: Theta, phi: Phi, spec: S
         ppl.sample("z", ppl.dist.Normal(loc, ppl.xp.exp(log_scale)).to_event(1))
 
 
+def dims(spec: Spec) -> dict[str, tuple[str, ...]]:
+    return {}
+
+
 def default_prior(data: Data | None, spec: Spec) -> Prior:
     return Prior(np.array(1.3))
 
 
-def init(data: Data | None, prior: Prior, spec: Spec, rng: np.random.Generator) -> Params:
+def init(data: Data | None, prior: Prior, spec: Spec, rng: np.random.Generator, point: bool) -> Params:
     def layer(rows: int, columns: int) -> Layer:
         return Layer(rng.normal(size=(rows, columns)) / np.sqrt(rows), np.zeros(columns))
 

@@ -194,7 +194,7 @@ def test_pyro_refuses_a_store_of_another_entry() -> None:
     data = catalogue(zoo)
     prior = zoo.prior(data)
     params = zoo.init(data, prior)
-    Bound(zoo.guide_room.guide, zoo.spec, ("theta", "phi"), "toy").pyro(data, prior, params)
+    Bound(zoo.guide_room.guide, zoo.spec, {"theta": zoo.Theta, "phi": zoo.Phi}, "toy").pyro(data, prior, params)
     with pytest.raises(lz.UserError, match=r"made by toy.*pyro\.clear_param_store\(\)"):
         zoo.guide.pyro(data, prior, params)
 

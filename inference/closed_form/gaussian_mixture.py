@@ -1,0 +1,476 @@
+"""EM, MAP and CAVI for the Gaussian mixture: hand-derived bounds, gradients and updates. Numbers are this file's own.
+
+Symbols: pi, mu_k, Lambda_k, Sigma_k = Lambda_k^-1 of the model; d_k, m_k, beta_k, a_k, B_k of q, where q(precision) has
+shape a and rate B (`inference/precision.py`); with index 0 those of the prior. D features. Expectations under q:
+
+    (1)  E log pi_k       = psi(d_k) - psi(sum d)
+    (2)  E Lambda_k       = a_k B_k^-1
+    (3)  E log |Lambda_k| = psi_n(a_k) - log |B_k|
+    (4)  E (x - mu_k)' Lambda_k (x - mu_k) = D / beta_k + (x - m_k)' E[Lambda_k] (x - m_k)
+
+With point parameters these are the values themselves, and D / beta is 0. "spherical" counts log |Lambda| D times.
+Bishop (2006): EM 9.2, variational 10.2 with nu = 2 a, W^-1 = 2 B.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from latentzoo.guides.gaussian_mixture import Phi
+from latentzoo.inference.arrays import namespace, special
+from latentzoo.inference.divergences import kl_dirichlet
+from latentzoo.inference.kernels.mixture import mixture_sums
+from latentzoo.inference.precision import FORMS, expected_log_det, exponent, log_normaliser, multi
+from latentzoo.inference.tables import aligned
+from latentzoo.models.gaussian_mixture import Data, Prior, Spec, Theta, names_of
+from latentzoo.models.language.contract import Params
+
+METHODS = ("em", "map", "cavi")
+PROOF = "expectation"
+LEAST_VARIANCE = 1e-12  # of that of the data: an update of EM keeps every variance above it
+COLLAPSED = 10.0  # times that: a component so narrow has collapsed
+NOTHING = 1e-300  # rows: the weight of an empty component stays a number
+
+Array = Any
+
+
+class Stats(NamedTuple):
+    """Sums over rows, with r the responsibilities: those of two sets of rows add up to those of their union.
+
+    bound: sum_n sum_k r_nk (E log p(x_n, z_n = k | globals) - log r_nk), every constant kept.
+    scale: a bound on the sum of the absolute terms of the bound; rounding is a multiple of it.
+    count, first, second: sums of r_nk times 1, x_n - c and what (x_n - c)' Lambda (x_n - c) is linear in, where c is
+    the mean of the centres of the params that the sums were made with.
+    """
+
+    bound: Float[Array, ""]
+    scale: Float[Array, ""]
+    count: Float[Array, "components"]
+    first: Float[Array, "components features"]
+    second: Float[Array, "components ..."]
+
+
+class Expected(NamedTuple):
+    """What the bound needs of the globals, equations (1) to (4), with a leading axis of components or of one."""
+
+    log_weights: Float[Array, "components"]
+    loc: Float[Array, "components features"]
+    precision: Float[Array, "..."]
+    log_det: Float[Array, "..."]
+    blur: Float[Array, "components"]
+
+
+def expected(params: Params, spec: Spec) -> Expected:
+    """Return the expectations (1) to (4), those of point parameters being their values."""
+    form, theta, phi = FORMS[spec.covariance_type], params.theta, params.phi
+    if theta is not None:
+        fn = special(theta.loc)
+        covariance = form.square(theta.raw_scale)
+        log_weights = fn.log_softmax(theta.weights_logits, axis=0)
+        return Expected(
+            log_weights,
+            theta.loc,
+            form.inverse(covariance),
+            -form.log_det(covariance),
+            0.0 * log_weights,
+        )
+    xp, fn, size = namespace(phi.loc_mean), special(phi.loc_mean), phi.loc_mean.shape[-1]
+    concentration, shape = xp.exp(phi.weights_log_concentration), xp.exp(phi.precision_log_shape)
+    rate = form.square(phi.precision_raw_rate)
+    return Expected(
+        log_weights=fn.digamma(concentration) - fn.digamma(concentration.sum()),  # (1)
+        loc=phi.loc_mean,
+        precision=_spread(shape, rate) * form.inverse(rate),  # (2)
+        log_det=expected_log_det(form, shape, rate, size),  # (3)
+        blur=size * xp.exp(-phi.loc_log_strength),  # (4)
+    )
+
+
+def _spread(factor: Array, like: Array) -> Array:
+    """Return a factor of each component with the axes of a precision behind it."""
+    factor = namespace(like).asarray(factor)
+    return factor.reshape(*factor.shape, *(1,) * (like.ndim - factor.ndim))
+
+
+def _each(values: Array, spec: Spec) -> Array:
+    """Return what a component has of its own: where all share one, the one with an axis in front."""
+    return values[None] if spec.covariance_type == "tied" else values
+
+
+def _pooled(values: Array, spec: Spec) -> Array:
+    """Return what goes into a precision: of its component, or of all that share it."""
+    return values.sum(0) if spec.covariance_type == "tied" else values
+
+
+# --- the E step -----------------------------------------------------------------------------------------------------
+
+
+def features(x: Float[Array, "rows features"], spec: Spec) -> Float[Array, "p rows"]:
+    """Return the sufficient statistics of centred rows: 1, x, and what x' Lambda x is linear in."""
+    xp, columns = namespace(x), x.T
+    return xp.concatenate([xp.ones_like(columns[:1]), columns, FORMS[spec.covariance_type].features(columns)])
+
+
+def natural_parameters(point: Expected, centre: Array, spec: Spec) -> Float[Array, "p components"]:
+    """Return W, for which W' features(x - centre) is E log p(x, z = k | globals):
+
+    (5)  E log pi - D/2 log 2 pi + 1/2 E log |Lambda| - 1/2 E (x - mu)' Lambda (x - mu)
+    """
+    form, xp = FORMS[spec.covariance_type], namespace(point.loc)
+    offset, size = point.loc - centre, point.loc.shape[-1]
+    slopes = form.apply(_each(point.precision, spec), offset)
+    squared = (offset * slopes).sum(-1) + point.blur
+    log_det = form.copies(size) * point.log_det
+    constant = point.log_weights + (log_det - squared - size * np.log(2.0 * np.pi)) / 2.0
+    quadratic = form.pack(_each(point.precision, spec)) + 0.0 * constant
+    return xp.concatenate([constant[None], slopes.T, -0.5 * quadratic])
+
+
+def _centre(params: Params) -> Float[Array, "features"]:
+    """Return the mean of the centres: rows are measured from there, where the logits that compete are smallest."""
+    return (params.phi.loc_mean if params.theta is None else params.theta.loc).mean(0)
+
+
+def e_step(params: Params, data: Data, prior: Prior, spec: Spec) -> Stats:
+    """Return the expected statistics of the rows under q(component), free or at its optimum."""
+    centre, form, size = _centre(params), FORMS[spec.covariance_type], data.x.shape[1]
+    point = expected(params, spec)
+    natural = natural_parameters(point, centre, spec)
+
+    def centred(rows: Data) -> Array:
+        return features(rows.x - centre, spec)
+
+    if params.phi.component_logits is None:
+        bound, sums = mixture_sums(centred, data, natural)
+    else:
+        log_resp = special(natural).log_softmax(params.phi.component_logits, axis=1)
+        resp, feature = namespace(natural).exp(log_resp), centred(data)
+        bound, sums = (resp * (feature.T @ natural - log_resp)).sum(), feature @ resp
+    # The term linear in x is smaller than the mean of those in mu' Lambda mu and x' Lambda x; the entropy than log K.
+    constant = abs(natural[0]) + ((point.loc - centre) * natural[1 : size + 1].T).sum(1) + np.log(spec.num_components)
+    scale = constant @ sums[0] - 2.0 * (natural[size + 1 :] * sums[size + 1 :]).sum()
+    return Stats(bound, scale, sums[0], sums[1 : size + 1].T, form.unpack(sums[size + 1 :], size))
+
+
+# --- the bound ------------------------------------------------------------------------------------------------------
+
+
+def elbo(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Float[Array, ""]:
+    """Return the evidence lower bound, in nats, every constant kept; of point parameters log p(x | theta) + log prior.
+
+    It is the log likelihood where the prior is left out.
+    """
+    if params.theta is None:
+        return stats.bound + _expected_log_ratio(params, prior, spec)
+    return stats.bound if prior.loc_mean is None else stats.bound + _log_prior(params, prior, spec)
+
+
+def _log_prior(params: Params, prior: Prior, spec: Spec) -> Array:
+    """Return (6) the log density of the prior at point parameters, as one of weights, precisions and centres."""
+    form, point, fn = FORMS[spec.covariance_type], expected(params, spec), special(params.theta.loc)
+    size, alpha = point.loc.shape[-1], prior.weights_concentration
+    weights = ((alpha - 1.0) * point.log_weights).sum() + fn.gammaln(alpha.sum()) - fn.gammaln(alpha).sum()
+    power = prior.precision_shape - exponent(form, size)
+    precisions = (
+        power * point.log_det
+        - form.inner(prior.precision_rate, point.precision)
+        - log_normaliser(form, prior.precision_shape, prior.precision_rate, size)
+    )
+    offset = form.outer(point.loc - prior.loc_mean)
+    squared = prior.loc_strength * form.inner(_each(point.precision, spec), offset)
+    log_det = form.copies(size) * point.log_det
+    centres = (size * np.log(prior.loc_strength / (2.0 * np.pi)) + log_det - squared) / 2.0
+    return weights + precisions.sum() + centres.sum()
+
+
+def _expected_log_ratio(params: Params, prior: Prior, spec: Spec) -> Array:
+    """Return E_q log p(globals) - log q(globals), which is minus KL(q || p):
+
+    (7)  -KL(Dirichlet(d) || Dirichlet(d0)) + sum log Z(a, B) - log Z(a0, B0) + (a0 - a) E log |Lambda|
+         - tr((B0 - B) E Lambda) + sum_k D/2 (log(beta0 / beta_k) + 1 - beta0 / beta_k)
+         - beta0 / 2 (m_k - m0)' E[Lambda_k] (m_k - m0)
+    """
+    form, phi, point = FORMS[spec.covariance_type], params.phi, expected(params, spec)
+    xp, size = namespace(phi.loc_mean), phi.loc_mean.shape[-1]
+    shape, rate = xp.exp(phi.precision_log_shape), form.square(phi.precision_raw_rate)
+    precisions = (
+        log_normaliser(form, shape, rate, size)
+        - log_normaliser(form, prior.precision_shape, prior.precision_rate, size)
+        + (prior.precision_shape - shape) * point.log_det
+        - form.inner(prior.precision_rate - rate, point.precision)
+    )
+    log_ratio = xp.log(prior.loc_strength) - phi.loc_log_strength
+    offset = form.outer(phi.loc_mean - prior.loc_mean)
+    squared = prior.loc_strength * form.inner(_each(point.precision, spec), offset)
+    centres = (size * (log_ratio + 1.0 - xp.exp(log_ratio)) - squared) / 2.0
+    weights = kl_dirichlet(xp.exp(phi.weights_log_concentration), prior.weights_concentration)
+    return precisions.sum() + centres.sum() - weights
+
+
+# --- updates and gradients ------------------------------------------------------------------------------------------
+
+
+class Target(NamedTuple):
+    """Where an update of q goes: strength beta_k, loc m_k - c, shape a, rate B; without a prior those of the rows."""
+
+    strength: Float[Array, "components"]
+    loc: Float[Array, "components features"]
+    shape: Float[Array, "..."]
+    rate: Float[Array, "..."]
+
+
+def target(stats: Stats, centre: Array, prior: Prior, spec: Spec) -> Target:
+    """Return the parameters that the rows and the prior ask for (Bishop, 2006, 10.58 to 10.63):
+
+    (8)   beta_k = beta0 + N_k,   m_k = (beta0 m0 + sum_n r_nk x_n) / beta_k
+    (9)   a_k = a0 + N_k / 2
+    (10)  B_k = B0 + (beta0 m0 m0' + sum_n r_nk x_n x_n' - beta_k m_k m_k') / 2
+
+    A precision that all components share has sums over k in (9) and (10).
+    """
+    form, xp = FORMS[spec.covariance_type], namespace(stats.first)
+    size, count, first, second = stats.first.shape[-1], stats.count, stats.first, stats.second
+    shape, rate = 0.0, 0.0
+    if prior.loc_mean is not None:
+        shape, rate = prior.precision_shape, prior.precision_rate
+        offset = prior.loc_strength * (prior.loc_mean - centre)
+        second = second + form.outer(offset) / prior.loc_strength
+        count, first = count + prior.loc_strength, first + offset
+    loc = first / xp.maximum(count, NOTHING)[:, None]
+    scatter = second - _spread(count, second) * form.outer(loc)
+    shape = shape + form.copies(size) * _pooled(stats.count, spec) / 2.0
+    return Target(count, loc, shape, rate + _pooled(scatter, spec) / 2.0)
+
+
+def m_step(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
+    """Return the parameters after one exact update of all globals together: (8) to (10), or their mode.
+
+    (11)  pi_k = (N_k + d0_k - 1) / sum,   Sigma_k = B_k / (a_k + the power of |Lambda| that the priors add)
+
+    An empty component keeps its centre and its covariance, where there is no prior.
+    """
+    centre = _centre(params)
+    goal = target(stats, centre, prior, spec)
+    xp = namespace(stats.count)
+    if params.theta is None:
+        return Params(
+            phi=Phi(
+                weights_log_concentration=xp.log(prior.weights_concentration + stats.count),
+                loc_mean=centre + goal.loc,
+                loc_log_strength=xp.log(goal.strength),
+                precision_log_shape=xp.log(goal.shape),
+                precision_raw_rate=FORMS[spec.covariance_type].raw(goal.rate),
+            )
+        )
+    weights = stats.count if prior.loc_mean is None else stats.count + prior.weights_concentration - 1.0
+    empty = goal.strength <= NOTHING
+    loc = xp.where(empty[:, None], params.theta.loc, centre + goal.loc)
+    raw_scale = FORMS[spec.covariance_type].raw(_covariance(goal, stats, params, prior, spec))
+    log_weights = xp.log(xp.maximum(weights, NOTHING)) - xp.log(weights.sum())
+    return Params(theta=Theta(log_weights, loc, raw_scale), phi=Phi())
+
+
+def _covariance(goal: Target, stats: Stats, params: Params, prior: Prior, spec: Spec) -> Array:
+    """Return the covariances of (11), kept above a floor where there is no prior to do so."""
+    form, xp, size = FORMS[spec.covariance_type], namespace(stats.count), stats.first.shape[-1]
+    if prior.loc_mean is not None:
+        centres = spec.num_components if spec.covariance_type == "tied" else 1
+        power = goal.shape - exponent(form, size) + centres * form.copies(size) / 2.0
+        return goal.rate / _spread(power, goal.rate)
+    power = xp.maximum(goal.shape, NOTHING)
+    fitted = goal.rate / _spread(power, goal.rate)
+    # The likelihood is unbounded: with variances at least so large it is not, and this is its exact maximum.
+    fitted, _ = form.floored(fitted, LEAST_VARIANCE * _total_variance(stats))
+    fitted = fitted + spec.reg_covar * form.inverse(form.square(0.0 * params.theta.raw_scale))
+    return xp.where(_spread(goal.shape > NOTHING, fitted), fitted, form.square(params.theta.raw_scale))
+
+
+def _total_variance(stats: Stats) -> Float[Array, "features"]:
+    """Return the variance of each feature over all rows, or of all together where one number serves all."""
+    total, xp = stats.count.sum(), namespace(stats.count)
+    mean, second = stats.first.sum(0) / total, stats.second.sum(0) / total
+    if second.ndim == 0:
+        return (second - (mean**2).sum()) / len(mean) + 0.0 * mean
+    return (xp.diagonal(second) if second.ndim == 2 else second) - mean**2
+
+
+def inexact(spec: Spec) -> bool:
+    """Return whether an update may lower the likelihood: what `reg_covar` adds is not of its maximum."""
+    return spec.reg_covar > 0.0
+
+
+def elbo_gradient(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
+    """Return the gradient by every global parameter, from the same statistics.
+
+    With q(component) free it is the partial derivative; at its optimum that is the total one (envelope theorem).
+    """
+    if params.theta is not None:
+        return Params(theta=_gradient_at_points(stats, params, prior, spec), phi=Phi())
+    form, phi, point = FORMS[spec.covariance_type], params.phi, expected(params, spec)
+    xp, fn, size = namespace(phi.loc_mean), special(phi.loc_mean), phi.loc_mean.shape[-1]
+    centre = _centre(params)
+    goal = target(stats, centre, prior, spec)
+    shape, rate = xp.exp(phi.precision_log_shape), form.square(phi.precision_raw_rate)
+    # The bound as a function of (m, beta, a, B), with * for the target and P = B^-1:
+    # (12)  (a* - a) psi_n(a) - a* log |B| + log Gamma_n(a) - a tr((B* - B) P)
+    #       + sum_k (D/2) (1 - beta*/beta - log beta) - (a/2) beta* (m* - m)' P (m* - m)
+    inverse, gap = form.inverse(rate), goal.loc + centre - phi.loc_mean
+    wide = goal.rate + _pooled(_spread(goal.strength, form.outer(gap)) * form.outer(gap), spec) / 2.0
+    order = form.order(size)
+    by_shape = (goal.shape - shape) * multi(fn.trigamma, shape, order) - form.inner(wide, inverse) + order[0] * order[1]
+    by_rate = _spread(shape, rate) * _sandwich(form, inverse, wide) - _spread(goal.shape, rate) * inverse
+    concentration = xp.exp(phi.weights_log_concentration)
+    missing = prior.weights_concentration + stats.count - concentration
+    by_concentration = fn.trigamma(concentration) * missing - fn.trigamma(concentration.sum()) * missing.sum()
+    return Params(
+        phi=Phi(
+            weights_log_concentration=concentration * by_concentration,
+            loc_mean=form.apply(_each(point.precision, spec), goal.strength[:, None] * gap),
+            loc_log_strength=size * (goal.strength * xp.exp(-phi.loc_log_strength) - 1.0) / 2.0,
+            precision_log_shape=shape * by_shape,
+            precision_raw_rate=form.pull_back(by_rate, phi.precision_raw_rate),
+        )
+    )
+
+
+def _sandwich(form: Any, outer: Array, inner: Array) -> Array:
+    """Return outer inner outer."""
+    return outer @ inner @ outer if hasattr(form, "_factor") else outer * inner * outer
+
+
+def _gradient_at_points(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Theta:
+    """Return the gradient by theta: (13) by Sigma it is Lambda (S - w Sigma) Lambda / 2, S the scatter about mu."""
+    form, theta, point = FORMS[spec.covariance_type], params.theta, expected(params, spec)
+    xp, size, centre = namespace(theta.loc), theta.loc.shape[-1], _centre(params)
+    goal = target(stats, centre, prior, spec)
+    gap = goal.loc + centre - theta.loc
+    wide = 2.0 * goal.rate + _pooled(_spread(goal.strength, form.outer(gap)) * form.outer(gap), spec)
+    power, weights = 2.0 * goal.shape, stats.count
+    if prior.loc_mean is not None:
+        centres = spec.num_components if spec.covariance_type == "tied" else 1
+        power = power - 2.0 * exponent(form, size) + centres * form.copies(size)
+        weights = weights + prior.weights_concentration - 1.0
+    by_covariance = (_sandwich(form, point.precision, wide) - _spread(power, wide) * point.precision) / 2.0
+    return Theta(
+        weights_logits=weights - xp.exp(point.log_weights) * weights.sum(),
+        loc=form.apply(_each(point.precision, spec), goal.strength[:, None] * gap),
+        raw_scale=form.pull_back(by_covariance, theta.raw_scale),
+    )
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def log_joint(point: Expected, data: Data, spec: Spec) -> Float[Array, "rows components"]:
+    """Return (5) for each row and component."""
+    centre = point.loc.mean(0)
+    return features(data.x - centre, spec).T @ natural_parameters(point, centre, spec)
+
+
+def local_optimum(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:
+    """Return the params with q(component) at its optimum written out: log responsibilities, (rows, components)."""
+    logits = log_joint(expected(params, spec), data, spec)
+    return params._replace(phi=params.phi._replace(component_logits=special(logits).log_softmax(logits, axis=1)))
+
+
+def local_gradient(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:
+    """Return the gradient by the free logits of q(component): (14) r_nk (g_nk - sum_j r_nj g_nj), g = L - log r."""
+    logits = params.phi.component_logits
+    log_resp = special(logits).log_softmax(logits, axis=1)
+    resp, gap = namespace(logits).exp(log_resp), log_joint(expected(params, spec), data, spec) - log_resp
+    return Params(phi=Phi(component_logits=resp * (gap - (resp * gap).sum(1, keepdims=True))))
+
+
+def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:
+    """Return q(component) of each row as probabilities, and the most probable component."""
+    resp = np.exp(local_optimum(params, data, prior, spec).phi.component_logits)
+    return {"responsibilities": resp, "component": resp.argmax(1)}
+
+
+def predict_at(draws: dict[str, Array], params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:
+    """Return p(component | row, globals) as probabilities, its mean over draws, and the most probable component."""
+    total: Array = 0.0
+    for index in range(len(draws["loc"])):
+        joint = log_joint(_at({site: values[index] for site, values in draws.items()}, spec), data, spec)
+        total = total + np.exp(special(joint).log_softmax(joint, axis=1))
+    resp = total / len(draws["loc"])
+    return {"responsibilities": resp, "component": resp.argmax(1)}
+
+
+def log_likelihood(
+    latents: dict[str, Array], params: Params, data: Data, prior: Prior, spec: Spec
+) -> Float[Array, "rows"]:
+    """Return log p(x[n] | globals) of each row at given globals, the component summed out."""
+    joint = log_joint(_at(latents, spec), data, spec)
+    return special(joint).logsumexp(joint, axis=1)
+
+
+def _at(latents: dict[str, Array], spec: Spec) -> Expected:
+    """Return the globals of a draw as point parameters are."""
+    weights, precision = latents["weights"], latents["precision"]
+    log_det = FORMS[spec.covariance_type].log_det(precision)
+    return Expected(namespace(weights).log(weights), latents["loc"], precision, log_det, 0.0 * weights)
+
+
+def log_predictive(params: Params, data: Data, prior: Prior, spec: Spec) -> Float[Array, "rows"]:
+    """Return log E_q p(x[n] | globals) of each row: a mixture of Students (Bishop, 2006, 10.81), or of Gaussians."""
+    if params.theta is not None:
+        joint = log_joint(expected(params, spec), data, spec)
+        return special(joint).logsumexp(joint, axis=1)
+    form, phi, xp = FORMS[spec.covariance_type], params.phi, namespace(params.phi.loc_mean)
+    shape, rate = xp.exp(phi.precision_log_shape), form.square(phi.precision_raw_rate)
+    offset = data.x[:, None, :] - phi.loc_mean
+    students = form.log_student(shape, rate, xp.exp(phi.loc_log_strength), offset)
+    log_weights = special(students).log_softmax(phi.weights_log_concentration, axis=0)  # E pi_k = d_k / sum d
+    return special(students).logsumexp(students + log_weights, axis=1)
+
+
+# --- what a user is told --------------------------------------------------------------------------------------------
+
+
+def flaw(params: Params, data: Data, prior: Prior, spec: Spec) -> str:
+    """Return which component has collapsed: with a variance at the floor, its likelihood is as high as one likes."""
+    if params.theta is None or prior.loc_mean is not None:
+        return ""
+    form = FORMS[spec.covariance_type]
+    ratio = form.floored(form.square(params.theta.raw_scale), LEAST_VARIANCE * data.x.var(0))[1]
+    narrow = np.flatnonzero(np.atleast_1d(ratio) < COLLAPSED)
+    if not narrow.size:
+        return ""
+    which = "the covariance" if spec.covariance_type == "tied" else f"component {narrow[0]}"
+    return (
+        f"{which} has collapsed on rows that are all alike, where the likelihood has no bound: "
+        "take method='map', fewer components, reg_covar, or more restarts"
+    )
+
+
+def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
+    """Return the information criteria of point parameters: of two models of the same data the lower is the better."""
+    if params.theta is None:
+        return {}
+    size, num = data.x.shape[1], spec.num_components
+    each = {"full": num * size * (size + 1) // 2, "tied": size * (size + 1) // 2, "diag": num * size, "spherical": num}
+    number = num - 1 + num * size + each[spec.covariance_type]
+    return {
+        "num_parameters": float(number),
+        "bic": float(number * np.log(len(data.x)) - 2.0 * log_density),
+        "aic": 2.0 * number - 2.0 * log_density,
+    }
+
+
+def describe(params: Params, data: Data | None, spec: Spec) -> str:
+    """Return a line for each component, the largest first: weight, centre and standard deviations."""
+    form, point = FORMS[spec.covariance_type], expected(params, spec)
+    weights = special(point.log_weights).log_softmax(point.log_weights, axis=0)
+    variance = form.inverse(point.precision)
+    diagonal = np.diagonal(variance, axis1=-2, axis2=-1) if spec.is_matrix else variance
+    columns = diagonal[:, None] if spec.covariance_type == "spherical" else diagonal
+    widths = np.sqrt(np.broadcast_to(columns, point.loc.shape))
+    shown = min(point.loc.shape[1], 6)
+    head = ["component", "weight", *names_of(data, point.loc.shape[1])[:shown]]
+    rows = [
+        [str(k), f"{np.exp(weights[k]):.4f}", *(f"{point.loc[k, i]:.4g} ± {widths[k, i]:.2g}" for i in range(shown))]
+        for k in np.argsort(-weights)
+    ]
+    return "\n".join(aligned([head], rows))

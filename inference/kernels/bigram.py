@@ -1,0 +1,272 @@
+"""The one computation behind the E step of the aggregate Markov model, the class-based bigram of Saul & Pereira (1997).
+
+A distinct bigram r, seen count[r] times, has the likelihood s[r] = sum_z p(z | context[r]) p(word[r] | z). With tables
+P of p(class | context) and Q of p(word | class), a row for each context and each word, s[r] is the product of a row of
+P and a row of Q. The expected counts that the M step needs are the gradient of sum_r count[r] log s[r] with respect to
+log P and log Q, and with the sparse matrix W of count / s, contexts by words, they are two products:
+
+    contexts = P * (W Q)        words = Q * (W' P)
+
+So neither rows x classes nor contexts x words is ever in memory: the likelihoods come from chunks of rows that live
+and die in a core's cache, the two products from SciPy, which reads the rows as they are. No order of the rows is
+needed, but rows that are sorted by context are faster, because a row of P then stays in the cache while it is used.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from scipy.special import logsumexp, softmax
+
+from latentzoo.inference.arrays import namespace, special
+from latentzoo.inference.kernels.mixture import _cores
+
+Job = TypeVar("Job")
+
+# A chunk copies the rows of P and Q that it needs. Smaller ones would fit the second-level cache, but then threads hand
+# the interpreter's lock to each other so often that they hardly gain on one.
+_CHUNK_BYTES = 2**22
+# SciPy's products are cut into blocks of classes, which the threads share. The cuts are the same whatever the cores.
+_BLOCK = 16
+# Above this, what the exponentials lose below the range of floats is far below the rounding error of the likelihood.
+_LOW = np.sqrt(np.finfo(np.float64).tiny)
+
+
+class BigramSums(NamedTuple):
+    """What a pass over the bigrams yields; the sums of two sets of rows add up to those of their union."""
+
+    log_normaliser: Float[Any, ""]
+    """The sum over rows of count * log s."""
+    contexts: Float[Any, "contexts classes"]
+    """The sum of count * responsibility over the rows of each context: the gradient with respect to `log_class`."""
+    words: Float[Any, "words classes"]
+    """The sum of count * responsibility over the rows of each word: the gradient with respect to `log_word`."""
+
+
+def bigram_sums(
+    context: Int[Any, "rows"],
+    word: Int[Any, "rows"],
+    count: Float[Any, "rows"],
+    log_class: Float[Any, "contexts classes"],
+    log_word: Float[Any, "words classes"],
+) -> BigramSums:
+    """Return the log likelihood of the bigrams and the expected counts of (context, class) and of (word, class).
+
+    NumPy arrays go through every core this process may use; the result does not depend, to the bit, on how many there
+    are. All work is in float64, float32 tables included. Memory is O(rows + (contexts + words) classes). Arrays of any
+    other namespace (jax) go through a plain expression in their own precision, which can be jitted and differentiated,
+    and which does hold arrays of rows x classes.
+
+    A bigram that no class explains has log s = -inf: the log normaliser is then -inf, unless its count is zero, and
+    nothing is added to the tables. Bigrams of count zero add nothing at all.
+
+    Parameters
+    ----------
+    context, word: a distinct bigram a row, as indices into the rows of `log_class` and `log_word`. Any order will do,
+        sorted by context is the fastest, and a bigram on several rows counts as often as they say together.
+    count: how often each was seen, zero or more.
+    log_class, log_word: the logarithms of p(class | context) and of p(word | class), a row for each word; below +inf,
+        -inf allowed. They need not be normalised: variational Bayes passes expected logarithms.
+
+    Raises
+    ------
+    ValueError: `context`, `word` and `count` differ in length, or the tables in the number of classes.
+    IndexError: a context or word has no row in its table (NumPy only: jax cannot tell while it traces).
+    """
+    foreign = _foreign(context, word, count, log_class, log_word)
+    if foreign is not None:
+        return _plain_sums(foreign, context, word, count, log_class, log_word)
+    bigrams, count = _Bigrams.of(context, word, log_class, log_word), np.asarray(count, np.float64)
+    _check_lengths(counts=count, words=bigrams.word)
+    weight, parts = np.empty(len(count)), list[float]()
+
+    def take(rows: slice, likelihood: Float[np.ndarray, "n"], log_likelihood: Float[np.ndarray, "n"]) -> None:
+        weight[rows] = count[rows] / likelihood
+        parts.append(np.sum(count[rows] * np.where(count[rows] == 0, 0, log_likelihood)))  # 0 * -inf would be NaN
+
+    bigrams.visit(take)
+    contexts, words = bigrams.products(weight)
+    bigrams.add_careful(np.flatnonzero((weight == 0) & (count != 0)), count, contexts, words)
+    # Threads deliver the parts in any order, and fsum, which rounds but once, returns the same sum in any order.
+    return BigramSums(np.float64(math.fsum(parts)), contexts, words)
+
+
+def bigram_log_normalisers(
+    context: Int[Any, "rows"],
+    word: Int[Any, "rows"],
+    log_class: Float[Any, "contexts classes"],
+    log_word: Float[Any, "words classes"],
+) -> Float[Any, "rows"]:
+    """Return log s of each bigram, the log probability of its word given its context; -inf if no class explains it.
+
+    Parameters, errors, memory and namespaces are those of `bigram_sums`, which sums these times the counts.
+    """
+    foreign = _foreign(context, word, log_class, log_word)
+    if foreign is not None:
+        return _plain(foreign, context, word, log_class, log_word).log_likelihood
+    bigrams = _Bigrams.of(context, word, log_class, log_word)
+    log_normalisers = np.empty(len(bigrams.word))
+
+    def take(rows: slice, _: Float[np.ndarray, "n"], log_likelihood: Float[np.ndarray, "n"]) -> None:
+        log_normalisers[rows] = log_likelihood
+
+    bigrams.visit(take)
+    return log_normalisers
+
+
+class _Table(NamedTuple):
+    """A table of logarithms, and its exponentials, where the largest of each row is one: none can overflow."""
+
+    logs: Float[np.ndarray, "n classes"]
+    top: Float[np.ndarray, "n"]
+    scaled: Float[np.ndarray, "n classes"]
+
+    @classmethod
+    def of(cls, logs: Float[Any, "n classes"]) -> "_Table":
+        logs = np.ascontiguousarray(logs, np.float64)  # of any other layout, each chunk would copy the whole table
+        top = logs.max(axis=1)
+        top[top == -np.inf] = 0  # -inf - -inf would be NaN
+        scaled = logs - top[:, None]
+        return cls(logs, top, np.exp(scaled, out=scaled))
+
+
+class _Bigrams(NamedTuple):
+    """The rows and the tables they index, once these have been checked."""
+
+    context: Int[np.ndarray, "rows"]
+    word: Int[np.ndarray, "rows"]
+    by_context: _Table
+    by_word: _Table
+
+    @classmethod
+    def of(cls, context: Any, word: Any, log_class: Any, log_word: Any) -> "_Bigrams":
+        bigrams = cls(np.asarray(context), np.asarray(word), _Table.of(log_class), _Table.of(log_word))
+        _check_lengths(contexts=bigrams.context, words=bigrams.word)
+        if bigrams.by_context.logs.shape[1] != bigrams.by_word.logs.shape[1]:
+            raise ValueError("the tables of contexts and of words differ in the number of classes")
+        _check_indices("context", bigrams.context, len(bigrams.by_context.logs))
+        _check_indices("word", bigrams.word, len(bigrams.by_word.logs))
+        return bigrams
+
+    def visit(self, take: Callable[[slice, Float[np.ndarray, "n"], Float[np.ndarray, "n"]], None]) -> None:
+        """Call `take` on every chunk: a slice of the rows, their likelihoods and their log likelihoods.
+
+        It is called from several threads, on chunks in any order. The likelihoods are those under the scaled tables,
+        the log likelihoods those under the tables themselves. Where the former are too small to be exact, they are
+        given as inf: such a row has weight zero in the products, and its share must be added with care.
+        """
+        length = self._chunk_rows()
+
+        def take_chunks(starts: Iterator[int]) -> None:
+            work = np.empty((2, length, self.by_word.logs.shape[1]))
+            for start in starts:
+                rows = slice(start, start + length)
+                chunk = self._replace(context=self.context[rows], word=self.word[rows])
+                take(rows, *chunk._likelihoods(work[:, : len(chunk.word)]))
+
+        _share(range(0, len(self.word), length), take_chunks, self._threads())
+
+    def products(self, weight: Float[np.ndarray, "rows"]) -> tuple[Float[Any, "c m"], Float[Any, "v m"]]:
+        """Return both tables of expected counts, for weights count / s under the scaled tables, whose scales cancel."""
+        one, other = self.by_context.scaled, self.by_word.scaled
+        weights = coo_array((weight, (self.context, self.word)), shape=(len(one), len(other)))
+        sums = np.empty_like(one), np.empty_like(other)
+        sides = (weights, other, one, sums[0]), (weights.T, one, other, sums[1])
+        blocks = [slice(start, start + _BLOCK) for start in range(0, one.shape[1], _BLOCK)]
+
+        def take_blocks(jobs: Iterator[Any]) -> None:
+            for block, (matrix, factor, mine, out) in jobs:
+                np.multiply(mine[:, block], matrix @ factor[:, block], out=out[:, block])
+
+        _share([(block, side) for side in sides for block in blocks], take_blocks, self._threads())
+        return sums
+
+    def add_careful(self, rows: Int[np.ndarray, "some"], count: Any, contexts: Any, words: Any) -> None:
+        """Add to both tables, in place, the expected counts of rows whose likelihoods are too small for `products`."""
+        length = self._chunk_rows()
+        for some in (rows[start : start + length] for start in range(0, len(rows), length)):
+            logits = self._logits(some)
+            possible = logits.max(axis=1) != -np.inf
+            expected = count[some[possible], None] * softmax(logits[possible], axis=1)
+            np.add.at(contexts, self.context[some[possible]], expected)
+            np.add.at(words, self.word[some[possible]], expected)
+
+    def _likelihoods(self, work: Float[np.ndarray, "2 n classes"]) -> tuple[Float[Any, "n"], Float[Any, "n"]]:
+        """Return what `visit` promises, for as many rows as the work arrays have."""
+        for factor, table, index in zip(work, (self.by_context, self.by_word), (self.context, self.word), strict=True):
+            table.scaled.take(index, axis=0, out=factor, mode="clip")  # checked before; "raise" would copy once more
+        likelihood = np.vecdot(work[0], work[1])
+        log_likelihood = np.log(np.maximum(likelihood, _LOW))
+        log_likelihood += self.by_context.top.take(self.context)
+        log_likelihood += self.by_word.top.take(self.word)
+        low = np.flatnonzero(likelihood < _LOW)
+        if len(low):
+            likelihood[low], log_likelihood[low] = np.inf, logsumexp(self._logits(low), axis=1)
+        return likelihood, log_likelihood
+
+    def _logits(self, rows: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some classes"]:
+        return self.by_context.logs[self.context[rows]] + self.by_word.logs[self.word[rows]]
+
+    def _chunk_rows(self) -> int:
+        return max(128, _CHUNK_BYTES // (2 * max(1, self.by_word.logs.shape[1]) * self.by_word.logs.itemsize))
+
+    def _threads(self) -> int:
+        return min(_cores(), -(-len(self.word) // self._chunk_rows()))
+
+
+def _check_lengths(**arrays: np.ndarray) -> None:
+    if len({array.shape for array in arrays.values()}) > 1:
+        raise ValueError(f"the rows differ in shape: {', '.join(f'{name} {a.shape}' for name, a in arrays.items())}")
+
+
+def _check_indices(name: str, index: Int[np.ndarray, "rows"], length: int) -> None:
+    if len(index) and not 0 <= index.min() <= index.max() < length:
+        raise IndexError(f"a {name} has no row in its table of {length}")
+
+
+def _share(jobs: Sequence[Job], work: Callable[[Iterator[Job]], None], threads: int) -> None:
+    """Let threads work, each in its own arrays, on jobs that they take from one iterator as they become free."""
+    todo = iter(jobs)
+    if threads < 2:
+        work(todo)
+    else:
+        with ThreadPoolExecutor(threads) as pool:  # NumPy and SciPy release the interpreter's lock
+            for done in [pool.submit(work, todo) for _ in range(threads)]:
+                done.result()
+
+
+class _Plain(NamedTuple):
+    """What `_plain` yields: with log likelihoods of -inf come finite logits, so that gradients have no NaN."""
+
+    logits: Float[Any, "rows classes"]
+    log_likelihood: Float[Any, "rows"]
+
+
+def _plain(xp: Any, context: Any, word: Any, log_class: Any, log_word: Any) -> _Plain:
+    """Return the log likelihoods as one expression, and the logits that they normalise."""
+    logits = xp.asarray(log_class)[xp.asarray(context)] + xp.asarray(log_word)[xp.asarray(word)]
+    impossible = xp.all(logits == -xp.inf, axis=1)
+    logits = xp.where(impossible[:, None], 0, logits)
+    return _Plain(logits, xp.where(impossible, -xp.inf, special(logits).logsumexp(logits, axis=1)))
+
+
+def _plain_sums(xp: Any, context: Any, word: Any, count: Any, log_class: Any, log_word: Any) -> BigramSums:
+    """Return the sums as one expression in jax, where rows with the same index are added by `.at`."""
+    logits, log_likelihood = _plain(xp, context, word, log_class, log_word)
+    count = xp.asarray(count)
+    share = xp.where(log_likelihood == -xp.inf, 0, count)
+    expected = share[:, None] * xp.exp(special(logits).log_softmax(logits, axis=1))
+    return BigramSums(
+        xp.sum(count * xp.where(count == 0, 0, log_likelihood)),
+        xp.zeros_like(log_class, dtype=expected.dtype).at[context].add(expected),
+        xp.zeros_like(log_word, dtype=expected.dtype).at[word].add(expected),
+    )
+
+
+def _foreign(*arrays: Any) -> Any:
+    """Return the namespace of the first array that is not NumPy's, or None."""
+    return next((xp for xp in map(namespace, arrays) if xp is not np), None)
