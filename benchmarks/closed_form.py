@@ -15,7 +15,6 @@ from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.inference import fit as fitting
 from latentzoo.inference import pictures
 from latentzoo.inference.arviz_export import affordable_draws
-from latentzoo.inference.registry import Entry
 from latentzoo.inference.relabel import permutation, relabelled
 from latentzoo.inference.result import Fit
 from latentzoo.models.language import contract
@@ -27,6 +26,7 @@ SUITE = "fits by the closed forms: how good, how fast, and their pictures"
 NUM_ROWS = {True: 2_000, False: 50_000}  # quick or not
 NUM_RESTARTS = {True: 5, False: 20}
 NUM_STEPS = 5_000
+NUM_DRAWS = 1_000  # of the posterior, for its means and sds
 CERTAIN = 30.0  # logits of a component that is known
 
 
@@ -63,11 +63,9 @@ def _measure(task: Task, context: Context) -> Iterator[Row]:
     yield _density(row, task, fit)
     if task.truth is not None:
         yield from _against_truth(row, task, fit, task.truth)
-    num_draws = max(affordable_draws(fit), 1)
-    draws = fit.to_arviz(num_draws=num_draws, seed=fit.seed)
     if task.truth is not None:
-        yield from _recovery(row, task.zoo, draws.posterior, task.prior, task.truth)
-    paths = _write(fit, draws, context.folder / "closed_form" / task.zoo.name / task.name)
+        yield from _recovery(row, fit, task.truth)
+    paths = _write(fit, context.folder / "closed_form" / task.zoo.name / task.name)
     yield row("files", value=len(paths), note=", ".join(path.name for path in paths))
 
 
@@ -120,15 +118,11 @@ def _start_at_truth(task: Task, fit: Fit, truth: dict[str, np.ndarray]) -> Param
     return zoo.closed_form.m_step(stats, params, fit.prior, zoo.spec)
 
 
-def _recovery(
-    row: "partial[Row]", zoo: Entry, posterior: Any, prior: Any, truth: dict[str, np.ndarray]
-) -> Iterator[Row]:
-    """Yield how far the sites of each component are from the truth, the labels matched as well as can be.
-
-    posterior: an ArviZ group.
-    """
-    dims, plate = zoo.dims(), zoo.exchangeable(prior)
-    draws = {site: posterior[site].values[0] for site in posterior.data_vars if site in truth}
+def _recovery(row: "partial[Row]", fit: Fit, truth: dict[str, np.ndarray]) -> Iterator[Row]:
+    """Yield how far the sites of each component are from the truth, the labels matched as well as can be."""
+    dims, plate = fit.entry.dims(), fit.entry.exchangeable(fit.prior)
+    found = fit.posterior(NUM_DRAWS, fit.seed) if plate is not None else {}
+    draws = {site: values for site, values in found.items() if site in truth}
     order = permutation(draws, truth, dims, plate)
     for site, values in relabelled(draws, order, dims, plate).items():
         if plate not in dims[site]:
@@ -140,11 +134,13 @@ def _recovery(
         yield row(f"{site}: distance to the truth", value=float(distance), note=note)
 
 
-def _write(fit: Fit, draws: Any, folder: Path) -> list[Path]:
-    """Write the pictures, the fit and its posterior draws."""
-    paths = [*pictures.save(fit, folder), fit.save(folder / "fit.npz"), folder / "posterior.nc"]
-    with atomic_path(paths[-1]) as temporary:
-        draws.to_netcdf(str(temporary))
+def _write(fit: Fit, folder: Path) -> list[Path]:
+    """Write the pictures, the fit and its posterior draws, where it has a posterior that is not too large."""
+    paths = [*pictures.save(fit, folder), fit.save(folder / "fit.npz")]
+    if not fit.is_point and (num_draws := affordable_draws(fit)):
+        paths.append(folder / "posterior.nc")
+        with atomic_path(paths[-1]) as temporary:
+            fit.to_arviz(num_draws=num_draws, seed=fit.seed).to_netcdf(str(temporary))
     return paths
 
 
@@ -170,7 +166,8 @@ def _data_set(entry: str, data: str, rows: list[Row], folder: Path) -> str:
     ]
     place = Path("closed_form") / entry / data
     links = [f"!{link(f'{path.stem} of {entry}, {data}', place / path.name)}" for path in _png(folder / place)]
-    files = "Files: " + ", ".join(link(name, place / name) for name in ("fit.npz", "posterior.nc"))
+    written = [name for name in ("fit.npz", "posterior.nc") if (folder / place / name).exists()]
+    files = "Files: " + ", ".join(link(name, place / name) for name in written)
     body = table(["quantity", "value", "reference", "holds", "note"], lines)
     return "\n\n".join([f"### {entry}, {data}", rows[0].variant, body, *links, files])
 

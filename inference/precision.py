@@ -25,6 +25,15 @@ Array = Any
 class Form(Protocol):
     """What is known of one form; `size` is D, the number of coordinates."""
 
+    def each(self, values: Array) -> Array:
+        """Return precisions with an axis of components in front, be it of one that all share."""
+
+    def pooled(self, values: Array) -> Array:
+        """Return what the components say of their precision: each of its own, or their sum."""
+
+    def sandwich(self, outer: Array, inner: Array) -> Array:
+        """Return outer inner outer."""
+
     def outer(self, x: Array) -> Array:
         """Return what x' Lambda x is linear in: x x', x^2 or |x|^2."""
 
@@ -73,6 +82,18 @@ class Form(Protocol):
 
 class Matrices:
     """A symmetric positive definite matrix for D coordinates."""
+
+    def each(self, values: Array) -> Array:
+        """Return the values: each component has its own."""
+        return values
+
+    def pooled(self, values: Array) -> Array:
+        """Return the values: each component has its own."""
+        return values
+
+    def sandwich(self, outer: Array, inner: Array) -> Array:
+        """Return outer inner outer."""
+        return outer @ inner @ outer
 
     def outer(self, x: Array) -> Array:
         """Return x x'."""
@@ -160,8 +181,32 @@ class Matrices:
         return _log_student(shape + (1.0 - size) / 2.0, size, strength, squared) - 0.5 * self.log_det(rate)
 
 
+class Tied(Matrices):
+    """One matrix that all components share."""
+
+    def each(self, values: Array) -> Array:
+        """Return the values with an axis in front."""
+        return values[None]
+
+    def pooled(self, values: Array) -> Array:
+        """Return the sum over components."""
+        return values.sum(0)
+
+
 class Diagonals:
     """A number for each coordinate."""
+
+    def each(self, values: Array) -> Array:
+        """Return the values: each component has its own."""
+        return values
+
+    def pooled(self, values: Array) -> Array:
+        """Return the values: each component has its own."""
+        return values
+
+    def sandwich(self, outer: Array, inner: Array) -> Array:
+        """Return outer inner outer."""
+        return outer * inner * outer
 
     def outer(self, x: Array) -> Array:
         """Return x^2."""
@@ -228,6 +273,18 @@ class Diagonals:
 
 class Numbers:
     """One number that serves all coordinates."""
+
+    def each(self, values: Array) -> Array:
+        """Return the values: each component has its own."""
+        return values
+
+    def pooled(self, values: Array) -> Array:
+        """Return the values: each component has its own."""
+        return values
+
+    def sandwich(self, outer: Array, inner: Array) -> Array:
+        """Return outer inner outer."""
+        return outer * inner * outer
 
     def outer(self, x: Array) -> Array:
         """Return |x|^2."""
@@ -309,30 +366,4 @@ def _log_student(shape: Array, size: int, strength: Array, squared: Array) -> Ar
     return constant - top * xp.log1p(share / 2.0 * squared)
 
 
-FORMS: dict[str, Form] = {"full": Matrices(), "tied": Matrices(), "diag": Diagonals(), "spherical": Numbers()}
-
-
-# --- what is the same for every form ----------------------------------------------------------------------------------
-
-
-def multi(function: Any, shape: Array, order: tuple[int, int]) -> Array:
-    """Return the sum of a function, such as psi, at a, a - 1/2, ..., a - (n - 1)/2, for all distributions."""
-    n, number = order
-    return number * function(shape[..., None] - np.arange(n) / 2.0).sum(-1)
-
-
-def expected_log_det(form: Form, shape: Array, rate: Array, size: int) -> Array:
-    """Return (3) E log |Lambda|."""
-    return multi(special(rate).digamma, shape, form.order(size)) - form.log_det(rate)
-
-
-def log_normaliser(form: Form, shape: Array, rate: Array, size: int) -> Array:
-    """Return the logarithm of the integral that (1) is divided by: log Gamma_n(a) - a log |B|."""
-    n, number = form.order(size)
-    constant = number * n * (n - 1) / 4.0 * np.log(np.pi)
-    return constant + multi(special(rate).gammaln, shape, (n, number)) - shape * form.log_det(rate)
-
-
-def exponent(form: Form, size: int) -> float:
-    """Return (n + 1) / 2, by which the power of |Lambda| in (1) is less than a."""
-    return (form.order(size)[0] + 1) / 2.0
+FORMS: dict[str, Form] = {"full": Matrices(), "tied": Tied(), "diag": Diagonals(), "spherical": Numbers()}

@@ -260,8 +260,8 @@ class Fit:
         """Return how far the posterior can be trusted.
 
         Of parameters at points, nothing. Of a guide: `khat`, the Pareto shape of its importance weights, which should
-        be below 0.7, and `ess`, the draws from the true posterior that its draws are worth. Of a sampler, over all numbers it drew: the largest `r_hat`,
-        the smallest `ess_bulk` and `ess_tail`, and `num_divergences`.
+        be below 0.7, and `ess`, the draws from the true posterior that its draws are worth. Of a sampler, over all
+        numbers it drew: the largest `r_hat`, the smallest `ess_bulk` and `ess_tail`, and `num_divergences`.
         """
         from latentzoo.inference import importance
 

@@ -21,7 +21,20 @@ from latentzoo.guides.gaussian_mixture import Phi
 from latentzoo.inference.arrays import namespace, special
 from latentzoo.inference.divergences import kl_dirichlet
 from latentzoo.inference.kernels.mixture import mixture_sums
-from latentzoo.inference.precision import FORMS, expected_log_det, exponent, log_normaliser, multi
+from latentzoo.inference.normal_wishart import (
+    NOTHING,
+    Block,
+    about,
+    expected_log_det,
+    expected_log_ratio,
+    expected_precision,
+    gradient,
+    log_density,
+    posterior,
+    power,
+    spread,
+)
+from latentzoo.inference.precision import FORMS
 from latentzoo.inference.tables import aligned
 from latentzoo.models.gaussian_mixture import Data, Prior, Spec, Theta, names_of
 from latentzoo.models.language.contract import Params
@@ -30,7 +43,6 @@ METHODS = ("em", "map", "cavi")
 PROOF = "expectation"
 LEAST_VARIANCE = 1e-12  # of that of the data: an update of EM keeps every variance above it
 COLLAPSED = 10.0  # times that: a component so narrow has collapsed
-NOTHING = 1e-300  # rows: the weight of an empty component stays a number
 
 Array = Any
 
@@ -65,42 +77,33 @@ def expected(params: Params, spec: Spec) -> Expected:
     """Return the expectations (1) to (4), those of point parameters being their values."""
     form, theta, phi = FORMS[spec.covariance_type], params.theta, params.phi
     if theta is not None:
-        fn = special(theta.loc)
         covariance = form.square(theta.raw_scale)
-        log_weights = fn.log_softmax(theta.weights_logits, axis=0)
-        return Expected(
-            log_weights,
-            theta.loc,
-            form.inverse(covariance),
-            -form.log_det(covariance),
-            0.0 * log_weights,
-        )
-    xp, fn, size = namespace(phi.loc_mean), special(phi.loc_mean), phi.loc_mean.shape[-1]
-    concentration, shape = xp.exp(phi.weights_log_concentration), xp.exp(phi.precision_log_shape)
-    rate = form.square(phi.precision_raw_rate)
+        log_weights = special(theta.loc).log_softmax(theta.weights_logits, axis=0)
+        log_det = -form.log_det(covariance)
+        return Expected(log_weights, theta.loc, form.inverse(covariance), log_det, 0.0 * log_weights)
+    block, fn = block_of(phi, spec), special(phi.loc_mean)
+    concentration = namespace(phi.loc_mean).exp(phi.weights_log_concentration)
     return Expected(
         log_weights=fn.digamma(concentration) - fn.digamma(concentration.sum()),  # (1)
-        loc=phi.loc_mean,
-        precision=_spread(shape, rate) * form.inverse(rate),  # (2)
-        log_det=expected_log_det(form, shape, rate, size),  # (3)
-        blur=size * xp.exp(-phi.loc_log_strength),  # (4)
+        loc=block.loc,
+        precision=expected_precision(form, block),  # (2)
+        log_det=expected_log_det(form, block),  # (3)
+        blur=block.loc.shape[-1] / block.strength,  # (4)
     )
 
 
-def _spread(factor: Array, like: Array) -> Array:
-    """Return a factor of each component with the axes of a precision behind it."""
-    factor = namespace(like).asarray(factor)
-    return factor.reshape(*factor.shape, *(1,) * (like.ndim - factor.ndim))
+def block_of(phi: Phi, spec: Spec) -> Block:
+    """Return q(loc, precision)."""
+    xp, form = namespace(phi.loc_mean), FORMS[spec.covariance_type]
+    rate = form.square(phi.precision_raw_rate)
+    return Block(xp.exp(phi.loc_log_strength), phi.loc_mean, xp.exp(phi.precision_log_shape), rate)
 
 
-def _each(values: Array, spec: Spec) -> Array:
-    """Return what a component has of its own: where all share one, the one with an axis in front."""
-    return values[None] if spec.covariance_type == "tied" else values
-
-
-def _pooled(values: Array, spec: Spec) -> Array:
-    """Return what goes into a precision: of its component, or of all that share it."""
-    return values.sum(0) if spec.covariance_type == "tied" else values
+def prior_block(prior: Prior) -> Block | None:
+    """Return p(loc, precision), None where there is no prior."""
+    if prior.loc_mean is None:
+        return None
+    return Block(prior.loc_strength, prior.loc_mean, prior.precision_shape, prior.precision_rate)
 
 
 # --- the E step -----------------------------------------------------------------------------------------------------
@@ -119,11 +122,11 @@ def natural_parameters(point: Expected, centre: Array, spec: Spec) -> Float[Arra
     """
     form, xp = FORMS[spec.covariance_type], namespace(point.loc)
     offset, size = point.loc - centre, point.loc.shape[-1]
-    slopes = form.apply(_each(point.precision, spec), offset)
+    slopes = form.apply(form.each(point.precision), offset)
     squared = (offset * slopes).sum(-1) + point.blur
     log_det = form.copies(size) * point.log_det
     constant = point.log_weights + (log_det - squared - size * np.log(2.0 * np.pi)) / 2.0
-    quadratic = form.pack(_each(point.precision, spec)) + 0.0 * constant
+    quadratic = form.pack(form.each(point.precision)) + 0.0 * constant
     return xp.concatenate([constant[None], slopes.T, -0.5 * quadratic])
 
 
@@ -157,133 +160,73 @@ def e_step(params: Params, data: Data, prior: Prior, spec: Spec) -> Stats:
 
 
 def elbo(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Float[Array, ""]:
-    """Return the evidence lower bound, in nats, every constant kept; of point parameters log p(x | theta) + log prior.
+    """Return the evidence lower bound, in nats, every constant kept: (6) bound - KL(q(globals) || p(globals)).
 
-    It is the log likelihood where the prior is left out.
+    Of point parameters it is log p(x | theta) + log p(theta), and the log likelihood where the prior is left out; the
+    density is that of weights, centres and precisions.
     """
+    form, base = FORMS[spec.covariance_type], prior_block(prior)
+    if base is None:
+        return stats.bound
+    alpha = prior.weights_concentration
     if params.theta is None:
-        return stats.bound + _expected_log_ratio(params, prior, spec)
-    return stats.bound if prior.loc_mean is None else stats.bound + _log_prior(params, prior, spec)
-
-
-def _log_prior(params: Params, prior: Prior, spec: Spec) -> Array:
-    """Return (6) the log density of the prior at point parameters, as one of weights, precisions and centres."""
-    form, point, fn = FORMS[spec.covariance_type], expected(params, spec), special(params.theta.loc)
-    size, alpha = point.loc.shape[-1], prior.weights_concentration
+        concentration = namespace(alpha).exp(params.phi.weights_log_concentration)
+        ratio = expected_log_ratio(form, block_of(params.phi, spec), base)
+        return stats.bound + ratio - kl_dirichlet(concentration, alpha)
+    point, fn = expected(params, spec), special(params.theta.loc)
     weights = ((alpha - 1.0) * point.log_weights).sum() + fn.gammaln(alpha.sum()) - fn.gammaln(alpha).sum()
-    power = prior.precision_shape - exponent(form, size)
-    precisions = (
-        power * point.log_det
-        - form.inner(prior.precision_rate, point.precision)
-        - log_normaliser(form, prior.precision_shape, prior.precision_rate, size)
-    )
-    offset = form.outer(point.loc - prior.loc_mean)
-    squared = prior.loc_strength * form.inner(_each(point.precision, spec), offset)
-    log_det = form.copies(size) * point.log_det
-    centres = (size * np.log(prior.loc_strength / (2.0 * np.pi)) + log_det - squared) / 2.0
-    return weights + precisions.sum() + centres.sum()
-
-
-def _expected_log_ratio(params: Params, prior: Prior, spec: Spec) -> Array:
-    """Return E_q log p(globals) - log q(globals), which is minus KL(q || p):
-
-    (7)  -KL(Dirichlet(d) || Dirichlet(d0)) + sum log Z(a, B) - log Z(a0, B0) + (a0 - a) E log |Lambda|
-         - tr((B0 - B) E Lambda) + sum_k D/2 (log(beta0 / beta_k) + 1 - beta0 / beta_k)
-         - beta0 / 2 (m_k - m0)' E[Lambda_k] (m_k - m0)
-    """
-    form, phi, point = FORMS[spec.covariance_type], params.phi, expected(params, spec)
-    xp, size = namespace(phi.loc_mean), phi.loc_mean.shape[-1]
-    shape, rate = xp.exp(phi.precision_log_shape), form.square(phi.precision_raw_rate)
-    precisions = (
-        log_normaliser(form, shape, rate, size)
-        - log_normaliser(form, prior.precision_shape, prior.precision_rate, size)
-        + (prior.precision_shape - shape) * point.log_det
-        - form.inner(prior.precision_rate - rate, point.precision)
-    )
-    log_ratio = xp.log(prior.loc_strength) - phi.loc_log_strength
-    offset = form.outer(phi.loc_mean - prior.loc_mean)
-    squared = prior.loc_strength * form.inner(_each(point.precision, spec), offset)
-    centres = (size * (log_ratio + 1.0 - xp.exp(log_ratio)) - squared) / 2.0
-    weights = kl_dirichlet(xp.exp(phi.weights_log_concentration), prior.weights_concentration)
-    return precisions.sum() + centres.sum() - weights
+    return stats.bound + weights + log_density(form, base, point.loc, point.precision)
 
 
 # --- updates and gradients ------------------------------------------------------------------------------------------
 
 
-class Target(NamedTuple):
-    """Where an update of q goes: strength beta_k, loc m_k - c, shape a, rate B; without a prior those of the rows."""
-
-    strength: Float[Array, "components"]
-    loc: Float[Array, "components features"]
-    shape: Float[Array, "..."]
-    rate: Float[Array, "..."]
-
-
-def target(stats: Stats, centre: Array, prior: Prior, spec: Spec) -> Target:
-    """Return the parameters that the rows and the prior ask for (Bishop, 2006, 10.58 to 10.63):
-
-    (8)   beta_k = beta0 + N_k,   m_k = (beta0 m0 + sum_n r_nk x_n) / beta_k
-    (9)   a_k = a0 + N_k / 2
-    (10)  B_k = B0 + (beta0 m0 m0' + sum_n r_nk x_n x_n' - beta_k m_k m_k') / 2
-
-    A precision that all components share has sums over k in (9) and (10).
-    """
-    form, xp = FORMS[spec.covariance_type], namespace(stats.first)
-    size, count, first, second = stats.first.shape[-1], stats.count, stats.first, stats.second
-    shape, rate = 0.0, 0.0
-    if prior.loc_mean is not None:
-        shape, rate = prior.precision_shape, prior.precision_rate
-        offset = prior.loc_strength * (prior.loc_mean - centre)
-        second = second + form.outer(offset) / prior.loc_strength
-        count, first = count + prior.loc_strength, first + offset
-    loc = first / xp.maximum(count, NOTHING)[:, None]
-    scatter = second - _spread(count, second) * form.outer(loc)
-    shape = shape + form.copies(size) * _pooled(stats.count, spec) / 2.0
-    return Target(count, loc, shape, rate + _pooled(scatter, spec) / 2.0)
+def target(stats: Stats, centre: Array, prior: Prior, spec: Spec) -> Block:
+    """Return what rows and prior ask of the centres and precisions, (7) to (9) of `inference/normal_wishart.py`."""
+    base = prior_block(prior)
+    # The sums are about the centre, and so is what they are added to.
+    base = None if base is None else base._replace(loc=base.loc - centre)
+    goal = posterior(FORMS[spec.covariance_type], stats.count, stats.first, stats.second, base)
+    return goal._replace(loc=goal.loc + centre)
 
 
 def m_step(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
-    """Return the parameters after one exact update of all globals together: (8) to (10), or their mode.
+    """Return the parameters after one exact update of all globals together: q as `target` has it, or the mode
 
-    (11)  pi_k = (N_k + d0_k - 1) / sum,   Sigma_k = B_k / (a_k + the power of |Lambda| that the priors add)
+    (7)  pi_k = (N_k + d0_k - 1) / sum,   mu_k = m_k,   Sigma_k = B_k / (the power of |Lambda_k|)
 
     An empty component keeps its centre and its covariance, where there is no prior.
     """
-    centre = _centre(params)
-    goal = target(stats, centre, prior, spec)
-    xp = namespace(stats.count)
+    form, xp = FORMS[spec.covariance_type], namespace(stats.count)
+    goal = target(stats, _centre(params), prior, spec)
     if params.theta is None:
         return Params(
             phi=Phi(
                 weights_log_concentration=xp.log(prior.weights_concentration + stats.count),
-                loc_mean=centre + goal.loc,
+                loc_mean=goal.loc,
                 loc_log_strength=xp.log(goal.strength),
                 precision_log_shape=xp.log(goal.shape),
-                precision_raw_rate=FORMS[spec.covariance_type].raw(goal.rate),
+                precision_raw_rate=form.raw(goal.rate),
             )
         )
     weights = stats.count if prior.loc_mean is None else stats.count + prior.weights_concentration - 1.0
-    empty = goal.strength <= NOTHING
-    loc = xp.where(empty[:, None], params.theta.loc, centre + goal.loc)
-    raw_scale = FORMS[spec.covariance_type].raw(_covariance(goal, stats, params, prior, spec))
+    loc = xp.where((goal.strength <= NOTHING)[:, None], params.theta.loc, goal.loc)
+    raw_scale = form.raw(_covariance(goal, stats, params, prior, spec))
     log_weights = xp.log(xp.maximum(weights, NOTHING)) - xp.log(weights.sum())
     return Params(theta=Theta(log_weights, loc, raw_scale), phi=Phi())
 
 
-def _covariance(goal: Target, stats: Stats, params: Params, prior: Prior, spec: Spec) -> Array:
-    """Return the covariances of (11), kept above a floor where there is no prior to do so."""
-    form, xp, size = FORMS[spec.covariance_type], namespace(stats.count), stats.first.shape[-1]
+def _covariance(goal: Block, stats: Stats, params: Params, prior: Prior, spec: Spec) -> Array:
+    """Return the covariances of (7), kept above a floor where there is no prior to do so."""
+    form, xp = FORMS[spec.covariance_type], namespace(stats.count)
+    by = power(form, goal, prior_block(prior))
     if prior.loc_mean is not None:
-        centres = spec.num_components if spec.covariance_type == "tied" else 1
-        power = goal.shape - exponent(form, size) + centres * form.copies(size) / 2.0
-        return goal.rate / _spread(power, goal.rate)
-    power = xp.maximum(goal.shape, NOTHING)
-    fitted = goal.rate / _spread(power, goal.rate)
+        return goal.rate / spread(by, goal.rate)
+    fitted = goal.rate / spread(xp.maximum(by, NOTHING), goal.rate)
     # The likelihood is unbounded: with variances at least so large it is not, and this is its exact maximum.
     fitted, _ = form.floored(fitted, LEAST_VARIANCE * _total_variance(stats))
-    fitted = fitted + spec.reg_covar * form.inverse(form.square(0.0 * params.theta.raw_scale))
-    return xp.where(_spread(goal.shape > NOTHING, fitted), fitted, form.square(params.theta.raw_scale))
+    fitted = fitted + spec.reg_covar * form.square(0.0 * params.theta.raw_scale)
+    return xp.where(spread(by > NOTHING, fitted), fitted, form.square(params.theta.raw_scale))
 
 
 def _total_variance(stats: Stats) -> Float[Array, "features"]:
@@ -305,56 +248,34 @@ def elbo_gradient(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Par
 
     With q(component) free it is the partial derivative; at its optimum that is the total one (envelope theorem).
     """
+    goal = target(stats, _centre(params), prior, spec)
     if params.theta is not None:
-        return Params(theta=_gradient_at_points(stats, params, prior, spec), phi=Phi())
-    form, phi, point = FORMS[spec.covariance_type], params.phi, expected(params, spec)
-    xp, fn, size = namespace(phi.loc_mean), special(phi.loc_mean), phi.loc_mean.shape[-1]
-    centre = _centre(params)
-    goal = target(stats, centre, prior, spec)
-    shape, rate = xp.exp(phi.precision_log_shape), form.square(phi.precision_raw_rate)
-    # The bound as a function of (m, beta, a, B), with * for the target and P = B^-1:
-    # (12)  (a* - a) psi_n(a) - a* log |B| + log Gamma_n(a) - a tr((B* - B) P)
-    #       + sum_k (D/2) (1 - beta*/beta - log beta) - (a/2) beta* (m* - m)' P (m* - m)
-    inverse, gap = form.inverse(rate), goal.loc + centre - phi.loc_mean
-    wide = goal.rate + _pooled(_spread(goal.strength, form.outer(gap)) * form.outer(gap), spec) / 2.0
-    order = form.order(size)
-    by_shape = (goal.shape - shape) * multi(fn.trigamma, shape, order) - form.inner(wide, inverse) + order[0] * order[1]
-    by_rate = _spread(shape, rate) * _sandwich(form, inverse, wide) - _spread(goal.shape, rate) * inverse
-    concentration = xp.exp(phi.weights_log_concentration)
+        return Params(theta=_gradient_at_points(goal, stats, params, prior, spec), phi=Phi())
+    form, phi, block = FORMS[spec.covariance_type], params.phi, block_of(params.phi, spec)
+    fn, by = special(phi.loc_mean), gradient(form, block, goal)
+    concentration = namespace(phi.loc_mean).exp(phi.weights_log_concentration)
     missing = prior.weights_concentration + stats.count - concentration
     by_concentration = fn.trigamma(concentration) * missing - fn.trigamma(concentration.sum()) * missing.sum()
     return Params(
         phi=Phi(
             weights_log_concentration=concentration * by_concentration,
-            loc_mean=form.apply(_each(point.precision, spec), goal.strength[:, None] * gap),
-            loc_log_strength=size * (goal.strength * xp.exp(-phi.loc_log_strength) - 1.0) / 2.0,
-            precision_log_shape=shape * by_shape,
-            precision_raw_rate=form.pull_back(by_rate, phi.precision_raw_rate),
+            loc_mean=by.loc,
+            loc_log_strength=block.strength * by.strength,
+            precision_log_shape=block.shape * by.shape,
+            precision_raw_rate=form.pull_back(by.rate, phi.precision_raw_rate),
         )
     )
 
 
-def _sandwich(form: Any, outer: Array, inner: Array) -> Array:
-    """Return outer inner outer."""
-    return outer @ inner @ outer if hasattr(form, "_factor") else outer * inner * outer
-
-
-def _gradient_at_points(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Theta:
-    """Return the gradient by theta: (13) by Sigma it is Lambda (S - w Sigma) Lambda / 2, S the scatter about mu."""
+def _gradient_at_points(goal: Block, stats: Stats, params: Params, prior: Prior, spec: Spec) -> Theta:
+    """Return the gradient by theta: (8) by Sigma it is Lambda B Lambda - (the power of |Lambda|) Lambda, B about mu."""
     form, theta, point = FORMS[spec.covariance_type], params.theta, expected(params, spec)
-    xp, size, centre = namespace(theta.loc), theta.loc.shape[-1], _centre(params)
-    goal = target(stats, centre, prior, spec)
-    gap = goal.loc + centre - theta.loc
-    wide = 2.0 * goal.rate + _pooled(_spread(goal.strength, form.outer(gap)) * form.outer(gap), spec)
-    power, weights = 2.0 * goal.shape, stats.count
-    if prior.loc_mean is not None:
-        centres = spec.num_components if spec.covariance_type == "tied" else 1
-        power = power - 2.0 * exponent(form, size) + centres * form.copies(size)
-        weights = weights + prior.weights_concentration - 1.0
-    by_covariance = (_sandwich(form, point.precision, wide) - _spread(power, wide) * point.precision) / 2.0
+    wide, by = about(form, goal, theta.loc), power(form, goal, prior_block(prior))
+    by_covariance = form.sandwich(point.precision, wide) - spread(by, wide) * point.precision
+    weights = stats.count if prior.loc_mean is None else stats.count + prior.weights_concentration - 1.0
     return Theta(
-        weights_logits=weights - xp.exp(point.log_weights) * weights.sum(),
-        loc=form.apply(_each(point.precision, spec), goal.strength[:, None] * gap),
+        weights_logits=weights - namespace(weights).exp(point.log_weights) * weights.sum(),
+        loc=form.apply(form.each(point.precision), goal.strength[:, None] * (goal.loc - theta.loc)),
         raw_scale=form.pull_back(by_covariance, theta.raw_scale),
     )
 
@@ -375,7 +296,7 @@ def local_optimum(params: Params, data: Data, prior: Prior, spec: Spec) -> Param
 
 
 def local_gradient(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:
-    """Return the gradient by the free logits of q(component): (14) r_nk (g_nk - sum_j r_nj g_nj), g = L - log r."""
+    """Return the gradient by the free logits of q(component): (9) r_nk (g_nk - sum_j r_nj g_nj), g = L - log r."""
     logits = params.phi.component_logits
     log_resp = special(logits).log_softmax(logits, axis=1)
     resp, gap = namespace(logits).exp(log_resp), log_joint(expected(params, spec), data, spec) - log_resp
@@ -418,11 +339,10 @@ def log_predictive(params: Params, data: Data, prior: Prior, spec: Spec) -> Floa
     if params.theta is not None:
         joint = log_joint(expected(params, spec), data, spec)
         return special(joint).logsumexp(joint, axis=1)
-    form, phi, xp = FORMS[spec.covariance_type], params.phi, namespace(params.phi.loc_mean)
-    shape, rate = xp.exp(phi.precision_log_shape), form.square(phi.precision_raw_rate)
-    offset = data.x[:, None, :] - phi.loc_mean
-    students = form.log_student(shape, rate, xp.exp(phi.loc_log_strength), offset)
-    log_weights = special(students).log_softmax(phi.weights_log_concentration, axis=0)  # E pi_k = d_k / sum d
+    block = block_of(params.phi, spec)
+    offset = data.x[:, None, :] - block.loc
+    students = FORMS[spec.covariance_type].log_student(block.shape, block.rate, block.strength, offset)
+    log_weights = special(students).log_softmax(params.phi.weights_log_concentration, axis=0)  # E pi_k = d_k / sum d
     return special(students).logsumexp(students + log_weights, axis=1)
 
 

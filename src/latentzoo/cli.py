@@ -177,6 +177,8 @@ def show(ctx: click.Context, name: str) -> None:
         "Methods (fit --method)": [(", ".join(entry.methods), "the first by default")],
     }
     for title, rows in sections.items():
+        if not rows:
+            continue
         with formatter.section(title):
             formatter.write_dl(rows)
     click.echo(f"{entry.name}\n\n{inspect.getdoc(entry.model_room)}\n\n{formatter.getvalue()}", nl=False)

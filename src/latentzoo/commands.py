@@ -216,7 +216,7 @@ def result(fit: "Fit") -> str:
     if len(fit.restarts) > 1:
         ends = [f"{run.elbo:.6f}{_doubt(run)}" for run in fit.restarts]
         lines["restarts"] = ", ".join(ends)
-    width = max(map(len, lines))
+    width = max(10, *map(len, lines))
     table = fit.describe()
     return "\n".join(f"  {name:<{width}} {value}" for name, value in lines.items()) + (
         f"\n\n{table}\n" if table else ""
@@ -241,7 +241,8 @@ def write_fit(fit: "Fit", out: Path, source: str, test: dict[str, float] | None 
         _wrote(_write_text(out / "table.txt", f"{table}\n"), "table")
     for picture in importlib.import_module("latentzoo.inference.pictures").save(fit, out):
         _wrote(picture, "picture")
-    _write_posterior(fit, out / "posterior.nc")
+    if not fit.is_point:
+        _write_posterior(fit, out / "posterior.nc")
 
 
 def _write_text(path: Path, text: str) -> Path:
@@ -274,8 +275,7 @@ def _write_posterior(fit: "Fit", path: Path) -> None:
     with atomic_path(path) as temporary:
         fit.to_arviz(num_draws=num_draws).to_netcdf(str(temporary))
     chains = f" in each of {num_chains(fit)} chains" if num_chains(fit) > 1 else ""
-    draws = "1 draw" if num_draws == 1 else f"{num_draws} draws"
-    _wrote(path, f"{draws}{chains}; arviz.from_netcdf reads it")
+    _wrote(path, f"{num_draws} draws{chains}; arviz.from_netcdf reads it")
 
 
 def _wrote(path: Path, what: str) -> None:

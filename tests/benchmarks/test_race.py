@@ -311,8 +311,8 @@ def test_a_run_that_leaves_the_numbers_is_a_row_that_fails(tmp_path: Path, monke
     def blown(*args: Any, **options: Any) -> None:
         raise UserError("the bound is nan at step 50")
 
-    monkeypatch.setattr(race.Course, "start", lambda course, seed: None)
-    monkeypatch.setattr(race.Course, "elbo", lambda course, params: -900.0)
+    monkeypatch.setattr(race.Course, "start", lambda course, run: None)
+    monkeypatch.setattr(race.Course, "elbo", lambda course, run, params: -900.0)
     monkeypatch.setattr(race.Course, "fit", blown)
     task: Any = SimpleNamespace(zoo=SimpleNamespace(name="toy"), name="simulated")
     course = race.Course(data_sets.Source("toy", "simulated", lambda: task))
