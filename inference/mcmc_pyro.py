@@ -11,6 +11,7 @@ import numpy as np
 from latentzoo.inference.automatic import Arrays, Pair, Site, backend
 from latentzoo.inference.mcmc import Block, Task, check_start
 from latentzoo.models.language.contract import as_numpy
+from latentzoo.models.language.errors import UserError
 
 
 def latents(program: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Site]:
@@ -36,7 +37,10 @@ def blocks(task: Task) -> Generator[Block]:
         pyro.validation_enabled(False),
     ):
         torch.manual_seed(int(task.seeds[0]))  # the chains take turns, in one stream
-        chains = _chains(task)
+        try:
+            chains = _chains(task)
+        except NotImplementedError as error:  # a positive definite matrix, for one, has no map to the whole space
+            raise UserError(f"Pyro's NUTS does not run on this model ({error}): take library='numpyro'") from error
         check_start(np.array([chain.lp for chain in chains]))
         for number in range(task.num_warmup + task.num_draws):
             yield _block([chain.transition(number) for chain in chains])

@@ -39,7 +39,7 @@ from latentzoo.inference.tables import aligned
 from latentzoo.models.gaussian_mixture import Data, Prior, Spec, Theta, names_of
 from latentzoo.models.language.contract import Params
 
-METHODS = ("em", "map", "cavi")
+METHODS = ("em", "map", "cavi", "svi", "nuts")
 PROOF = "expectation"
 LEAST_VARIANCE = 1e-12  # of that of the data: an update of EM keeps every variance above it
 COLLAPSED = 10.0  # times that: a component so narrow has collapsed

@@ -179,6 +179,11 @@ def numpyro_handle() -> Handle:
     from numpyro.contrib import control_flow
     from numpyro.ops.indexing import Vindex
 
+    class Wishart(dist.Wishart):
+        """NumPyro's, whose draws by Bartlett's decomposition are differentiable in its shape, too."""
+
+        has_rsample = True
+
     def scan(step: Callable[[Any], tuple[Any, Any]], state: Any, length: int) -> Any:
         with numpyro.handlers.block(hide_fn=lambda site: site["type"] == "sample"):
             return control_flow.scan(lambda state, _: step(state), state, None, length=length)[1]
@@ -208,7 +213,7 @@ def numpyro_handle() -> Handle:
         factor=numpyro.factor,
         mask=numpyro.handlers.mask,
         scale=numpyro.handlers.scale,
-        dist=dist,
+        dist=SimpleNamespace(**{**vars(dist), "Wishart": Wishart}),
         xp=jnp,
         array=jnp.asarray,
         nn=nn,
