@@ -234,6 +234,16 @@ class Fit:
         own = getattr(form, "metrics", None)
         return found | (own(found["log_density"], self.params, data, self.entry.spec) if own else {})
 
+    def baselines(self, data: Any, validation: Any = None) -> dict[str, float]:
+        """Return what simpler or smoother models reach on data, where the model has such: numbers by name.
+
+        They are fitted to the same data; what they have to choose is chosen on the validation data.
+        """
+        own = getattr(self.entry.closed_form, "baselines", None)
+        if own is None or self.chains is not None or self.guide is not None:
+            return {}
+        return own(self.params, self._data(None), self._data(data), validation, self.entry.spec)
+
     def _log_predictive(self, data: Any, num_draws: int, seed: int) -> tuple[np.ndarray, float]:
         """Return the log predictive density of each row, and the Monte Carlo error of their sum."""
         if self.chains is None and self.guide is None and has_log_predictive(self.entry):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import latentzoo as lz
+from latentzoo.models.language.contract import fields, shared
 from latentzoo.cli import main
 from latentzoo.models.language.ppl import LIBRARIES
 
@@ -210,12 +211,12 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("name", re.findall(r"^## .*`(\w+)`$", NOTATION, re.MULTILINE))
 def test_every_symbol_has_a_name_in_the_code_and_every_name_a_symbol(name: str) -> None:
-    homes: dict[str, set[str]] = {"Data": set(), "Prior": set(), "Phi": set(), "site": set(), "Stats": set()}
+    homes: dict[str, set[str]] = {}
     options = {"weights": "dirichlet", "noise": "per_component"} if name == "earthquakes" else {}
     zoo = lz.get(name, **options)
-    for tree in (zoo.Data, zoo.Prior, zoo.Phi, zoo.closed_form.Stats):
-        homes[tree.__name__] = set(tree._fields)
-    homes["Spec"] = {field for field, value in vars(zoo.spec).items() if isinstance(value, int)}
+    for tree in (zoo.Data, zoo.Prior, zoo.Theta, zoo.Phi, zoo.closed_form.Stats):
+        homes[tree.__name__] = {name for name, field in fields(tree).items() if shared not in field.marks}
+    homes["Spec"] = {field for field, value in vars(zoo.spec).items() if type(value) is int}
     homes["site"] = set(zoo.plates())
     listed: dict[str, set[str]] = {home: set() for home in homes}
     for _, _, code, where in rows(NOTATION, f"`{name}`\n"):
@@ -236,7 +237,7 @@ def test_every_common_word_is_a_name_in_the_code() -> None:
     homes = {
         "Entry": set(dir(zoo)),
         "Params": set(lz.Params._fields),
-        "closed form": set(dir(zoo.closed_form)),
+        "closed form": {verb for name in lz.names() for verb in dir(lz.get(name).closed_form)},
         "Stats": set(zoo.closed_form.Stats._fields),
         "Fit": set(dir(fit)),
         "evaluate": set(fit.evaluate(num_draws=2)),

@@ -290,9 +290,7 @@ def fit_command(entry: "Entry") -> click.Command:
         settings = given_of(given, chosen) | {"validation": others["validation"]}
         fit = lz.fit(task.zoo, task.data, prior=task.prior(task.data), seed=seed, **settings)
         click.echo(commands.result(fit))
-        test = None if others["test"] is None else fit.evaluate(others["test"])
-        if test is not None:
-            click.echo(commands.numbers("test", test))
+        test = None if others["test"] is None else commands.tested(fit, others["test"], others["validation"])
         commands.write_fit(fit, out, task.source, test)
 
     text = (

@@ -227,9 +227,13 @@ def _doubt(run: "Restart") -> str:
     return " (not converged)" if not run.converged else " (flawed)" if run.flaw else ""
 
 
-def numbers(title: str, found: dict[str, float]) -> str:
-    """Return what `Fit.evaluate` found, in one line."""
-    return f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value:,.6g}" for name, value in found.items())
+def tested(fit: "Fit", data: Any, validation: Any) -> dict[str, float]:
+    """Return how well a fit predicts data, and what simpler models do; say both."""
+    found, beside = fit.evaluate(data), fit.baselines(data, validation)
+    for title, each in {"test": found, "beside it": beside}.items():
+        if each:
+            click.echo(f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {x:,.6g}" for name, x in each.items()))
+    return found | beside
 
 
 def write_fit(fit: "Fit", out: Path, source: str, test: dict[str, float] | None = None) -> None:

@@ -101,7 +101,7 @@ def test_another_text_is_read_like_the_first(options: dict[str, Any], text: Path
     assert other.count.sum() == (6.0 if options.get("predict_end") is False else 7.0)
     unknown = other.count[other.word == 0].sum()
     assert unknown == (1.0 if options.get("lowercase") else 2.0)  # "zebra", and "A" where it is another word than "a"
-    again = zoo.read(text, like=data)
+    again = zoo.read(text, like=data, **options)
     assert all((leaf == leaves(again)[name]).all() for name, leaf in leaves(data).items())
     assert options_like(zoo.Data()) == {}
 
@@ -181,7 +181,7 @@ def test_an_empty_class_keeps_its_words() -> None:
     start = start._replace(theta=start.theta._replace(class_logits=logits))
     fit = lz.fit(zoo, data, "em", init=start, progress=False)
     np.testing.assert_array_equal(fit.params.theta.word_logits[1], start.theta.word_logits[1])
-    assert language.probabilities(fit.params).class_probs[:, 1].max() <= 1e-300
+    assert language.probabilities(fit.params).class_probs[:, 1].max() < 1e-200
     prior = zoo.prior(data)
     stats = closed_form.e_step(start, data, prior, zoo.spec)
     moved = closed_form.m_step(stats, start, prior, zoo.spec)
@@ -372,7 +372,7 @@ def test_the_table_of_the_classes(text: Path) -> None:
     class_probs = np.full((len(words) + 1, 2), [0.1, 0.9])
     params = Params(zoo.Theta(np.log(class_probs), np.log(word_probs)), zoo.Phi())
     found = language.top_words(params, data, 5)
-    assert [each.index for each in found] == [1, 0]
+    assert [each.number for each in found] == [1, 0]
     assert [each.words for each in found] == [("the",), ("dog", "cat")]
     assert [each.share for each in found] == pytest.approx([0.9, 0.1])
     assert found[1].probs == pytest.approx((0.75, 0.25))
