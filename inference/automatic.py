@@ -161,9 +161,12 @@ def plates_of(site: Any) -> tuple[str, ...]:
     return tuple(frame.name for frame in sorted(site["cond_indep_stack"], key=lambda frame: frame.dim))
 
 
+_NO_VALUES = ("Unit", "_Subsample")  # of a factor, and of Pyro's plates
+
+
 def has_value(site: Any) -> bool:
     """Return whether a traced site has a value of its own: drawn, observed or deterministic, and no factor."""
-    return site["type"] == "deterministic" or (site["type"] == "sample" and type(site["fn"]).__name__ != "Unit")
+    return site["type"] == "deterministic" or (site["type"] == "sample" and type(site["fn"]).__name__ not in _NO_VALUES)
 
 
 def log_prob(sites: Sequence[Any]) -> Array:

@@ -99,6 +99,8 @@ def fit(
     contract.check_whole("num_restarts", num_restarts)
     if guide is not None and task.home is not svi:
         raise UserError(f"guide= is for method='svi': {task.name} has none")
+    if guide is not None and zoo.is_point(task.name):
+        raise UserError(f"guide= is for latent variables that all rows share: {zoo.name} has none")
     start = task.start(seed)
     first = start if init is None else _start(zoo, init, start, own=guide is not None)
     if task.home is mcmc:
