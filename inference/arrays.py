@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import scipy.special
+from jaxtyping import Float
 
 
 def namespace(array: Any) -> Any:
@@ -16,6 +17,21 @@ def namespace(array: Any) -> Any:
 def special(array: Any) -> SimpleNamespace:
     """Return digamma, trigamma, gammaln, logsumexp and log_softmax (axis=) for the namespace of the array."""
     return _NUMPY if namespace(array) is np else _jax()
+
+
+def cholesky(raw: Float[Any, "*batch d d"]) -> Float[Any, "*batch d d"]:
+    """Return the lower triangles of real matrices, the diagonal through exp: Cholesky factors."""
+    xp = namespace(raw)
+    diagonal = xp.exp(xp.diagonal(raw, axis1=-2, axis2=-1))
+    return xp.tril(raw, -1) + diagonal[..., None] * xp.eye(raw.shape[-1])
+
+
+def raw_cholesky(matrix: Float[Any, "*batch d d"]) -> Float[Any, "*batch d d"]:
+    """Return the real matrices whose `cholesky` are the factors of positive definite ones."""
+    xp = namespace(matrix)
+    factor = xp.linalg.cholesky(matrix)
+    diagonal = xp.log(xp.diagonal(factor, axis1=-2, axis2=-1))
+    return xp.tril(factor, -1) + diagonal[..., None] * xp.eye(matrix.shape[-1])
 
 
 _NUMPY = SimpleNamespace(

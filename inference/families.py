@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latentzoo.inference.arrays import cholesky, raw_cholesky
 from latentzoo.inference.automatic import Array, Site, base
 from latentzoo.models.language.ppl import Handle
 
@@ -128,15 +129,8 @@ def _softmax(t: np.ndarray) -> np.ndarray:
     return positive / positive.sum(-1, keepdims=True)
 
 
-def _log_cholesky(x: np.ndarray) -> np.ndarray:
-    factor = np.linalg.cholesky(x)
-    diagonal = np.diagonal(factor, axis1=-2, axis2=-1)
-    return np.tril(factor, -1) + np.log(diagonal)[..., None] * np.eye(x.shape[-1])
-
-
-def _from_log_cholesky(t: np.ndarray) -> np.ndarray:
-    diagonal = np.diagonal(t, axis1=-2, axis2=-1)
-    factor = np.tril(t, -1) + np.exp(diagonal)[..., None] * np.eye(t.shape[-1])
+def _from_raw(t: np.ndarray) -> np.ndarray:
+    factor = cholesky(t)
     return factor @ np.swapaxes(factor, -1, -2)
 
 
@@ -156,9 +150,7 @@ FAMILIES = {
     ),
     "Dirichlet": Family(lambda x: (np.log(x),), _dirichlet, np.log, _softmax, None),
     "MultivariateNormal": Family(lambda x: (x, _outer(x)), _multivariate_normal, _same, _same, None, elementwise=False),
-    "Wishart": Family(
-        lambda x: (_lower(x), np.linalg.slogdet(x)[1]), _wishart, _log_cholesky, _from_log_cholesky, None, False
-    ),
+    "Wishart": Family(lambda x: (_lower(x), np.linalg.slogdet(x)[1]), _wishart, raw_cholesky, _from_raw, None, False),
 }
 # By the families of the site that does not depend on the other, and of the one that does.
 JOINT = {

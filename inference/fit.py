@@ -199,7 +199,7 @@ def _task(
             raise UserError(
                 f"validation= is for EM and CAVI with an exact predictive density: {zoo.name} {name} has none"
             )
-        validation = zoo.check(validation)
+        validation = zoo.check_like(validation, data)
     library = _library(name, home, library)
     if library is not None:
         backend(library)  # its import is no part of any run's time

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from latentzoo.inference.arrays import namespace, special
+from latentzoo.inference.arrays import cholesky, namespace, raw_cholesky, special
 
 Array = Any
 
@@ -126,24 +126,16 @@ class Matrices:
 
     def square(self, raw: Array) -> Array:
         """Return R R', R lower triangular."""
-        factor = self._factor(raw)
+        factor = cholesky(raw)
         return factor @ factor.swapaxes(-1, -2)
-
-    def _factor(self, raw: Array) -> Array:
-        xp = namespace(raw)
-        diagonal = xp.exp(xp.diagonal(raw, axis1=-2, axis2=-1))
-        return xp.tril(raw, -1) + diagonal[..., None] * xp.eye(raw.shape[-1])
 
     def raw(self, square: Array) -> Array:
         """Return the Cholesky factor, with the logarithm of its diagonal."""
-        xp = namespace(square)
-        factor = xp.linalg.cholesky(square)
-        diagonal = xp.log(xp.diagonal(factor, axis1=-2, axis2=-1))
-        return xp.tril(factor, -1) + diagonal[..., None] * xp.eye(square.shape[-1])
+        return raw_cholesky(square)
 
     def pull_back(self, gradient: Array, raw: Array) -> Array:
         """Return tril(2 G R), its diagonal times that of R."""
-        xp, factor = namespace(raw), self._factor(raw)
+        xp, factor = namespace(raw), cholesky(raw)
         by_factor = 2.0 * gradient @ factor
         diagonal = xp.diagonal(by_factor * factor, axis1=-2, axis2=-1)
         return xp.tril(by_factor, -1) + diagonal[..., None] * xp.eye(raw.shape[-1])

@@ -156,6 +156,15 @@ class Entry:
             raise UserError(f"data is a {type(data).__name__}: give {self.name}'s Data, zoo.Data(...) or zoo.read(...)")
         return contract.check(data, self.spec, "data")
 
+    def check_like(self, data: Any, like: Any) -> Any:
+        """Return the data, checked, and refuse those that cannot go with others: of another vocabulary, for one."""
+        checked = self.check(data)
+        for name, value in contract.leaves(contract.without_rows(like)).items():
+            other = getattr(checked, name)
+            if other is not None and not np.array_equal(value, other):
+                raise UserError(f"data.{name} is not that of the fit: read them with zoo.read(path, like=fit.like)")
+        return checked
+
     def check_prior(self, prior: Any, data: Any = None) -> Any:
         """Return the prior as arrays, checked, against the sizes of the data where they are given.
 
@@ -209,7 +218,7 @@ class Entry:
         method = choose(method or self.methods[0], self.methods, f"method of {self.name}")
         data = self.check(data)
         prior = self.prior(data) if prior is None else self.check_prior(prior, data)
-        return self._init(data, prior, seed, self.is_point(method))
+        return self._init(data, self.prior_for(method, prior), seed, self.is_point(method))
 
     def _init(self, data: Any, prior: Any, seed: int, point: bool) -> Params:
         return self.guide_room.init(data, prior, self.spec, np.random.default_rng(seed), point)
@@ -280,7 +289,7 @@ class Entry:
         """Read data with the model's own reader, whose options these are; rows left out are told in a `Note`.
 
         like: data that these are to go with, such as those that a fit was made with: a text is then read with their
-            vocabulary.
+            vocabulary, whatever the options say of it.
 
         Raises
         ------

@@ -329,7 +329,7 @@ class Fit:
         data = self.data if data is None else data
         if data is None:
             raise UserError("this fit was loaded without its data: pass data=, or lz.load(path, data=...)")
-        return self.entry.check(data)
+        return self.entry.check_like(data, self.like)
 
     def _data_or_default(self) -> Any:
         """Return some rows: the global part of the model's guide, and an AutoGuide, do not depend on them."""

@@ -19,8 +19,8 @@ from jaxtyping import Float, UInt8
 from latentzoo.models.language.contract import Reading, missing, optional, shared
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.ppl import Handle
-from latentzoo.models.language.words import pack, unpack
-from latentzoo.models.readers.table import read_table, write_table
+from latentzoo.models.language.words import pack
+from latentzoo.models.readers.table import names_of, read_table, write_table
 
 MAX_PLATE_NESTING = 1
 ROWS = ("rows",)
@@ -256,16 +256,9 @@ def read(
 
 def write(data: Data, path: str | PathLike[str]) -> None:
     """Write a table in the CSV that `read` reads without options."""
-    write_table(path, data.x, names_of(data) if data.columns is not None else None)
+    write_table(path, data.x, names_of(data, data.x.shape[1]))
 
 
 def options_like(data: Data) -> dict[str, Any]:
     """Return the options with which another file is read as these data were: the same columns, in the same order."""
-    return {} if data.columns is None else {"columns": unpack(data.columns)}
-
-
-def names_of(data: Data | None, size: int = 0) -> tuple[str, ...]:
-    """Return the names of the features: those of the data, else x1, x2 ..."""
-    if data is None or data.columns is None:
-        return tuple(f"x{index + 1}" for index in range(size))
-    return unpack(data.columns)
+    return {} if data.columns is None else {"columns": names_of(data)}

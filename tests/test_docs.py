@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import latentzoo as lz
-from latentzoo.models.language.contract import fields, shared
 from latentzoo.cli import main
+from latentzoo.models.language.contract import fields, shared
 from latentzoo.models.language.ppl import LIBRARIES
 
 ROOT = Path(__file__).resolve().parents[1]

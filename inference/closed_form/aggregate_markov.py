@@ -28,10 +28,14 @@ from latentzoo.inference.language import (
     FLOOR,
     IMPOSSIBLE,
     check_words,
+    interpolated,
+    interpolation_weight,
     num_tokens,
     perplexity,
     probabilities,
+    smoothed_bigram,
     top_words,
+    unigram,
     weighted,
 )
 from latentzoo.models.aggregate_markov import Data, Prior, Spec, Theta, count_words
@@ -352,6 +356,24 @@ def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[
         if (number := float(data.count[impossible].sum())) > 0.0:
             found |= {"perplexity": np.inf, "impossible_tokens": number}
     return found
+
+
+def baselines(params: Params, fitted: Data, data: Data, validation: Data | None, spec: Spec) -> dict[str, float]:
+    """Return the perplexities of the two ends: the unigram, and the smoothed bigram.
+
+    With validation data also that of the classes interpolated with the unigram, and the weight that suits those best.
+    """
+    found = {
+        "unigram_perplexity": unigram(fitted).perplexity(data),
+        "smoothed_bigram_perplexity": smoothed_bigram(fitted).perplexity(data),
+    }
+    if validation is None:
+        return found
+    weight = interpolation_weight(params, fitted, validation)
+    mixed = interpolated(params, fitted, weight)
+    log_density = log_predictive(mixed, data, Prior(), spec).sum()
+    better = metrics(float(log_density), mixed, data, spec)["perplexity"]
+    return found | {"interpolated_perplexity": better, "interpolation_weight": weight}
 
 
 def describe(params: Params, data: Data | None, spec: Spec) -> str:

@@ -36,8 +36,9 @@ from latentzoo.inference.normal_wishart import (
 )
 from latentzoo.inference.precision import FORMS
 from latentzoo.inference.tables import aligned
-from latentzoo.models.gaussian_mixture import Data, Prior, Spec, Theta, names_of
+from latentzoo.models.gaussian_mixture import Data, Prior, Spec, Theta
 from latentzoo.models.language.contract import Params
+from latentzoo.models.readers.table import names_of
 
 METHODS = ("em", "map", "cavi", "svi", "nuts")
 PROOF = "expectation"

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 
 from latentzoo.guides.probabilistic_pca import Phi
 from latentzoo.inference import accumulate
-from latentzoo.inference.arrays import namespace
+from latentzoo.inference.arrays import cholesky, namespace, raw_cholesky
 from latentzoo.inference.tables import aligned
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError
@@ -37,10 +37,10 @@ from latentzoo.models.probabilistic_pca import (
     Spec,
     Theta,
     directions,
-    names_of,
     no_maximum,
     survey,
 )
+from latentzoo.models.readers.table import names_of
 
 METHODS = ("exact", "em", "svi")
 PROOF = "expectation"
@@ -161,13 +161,6 @@ def _weighted(weights: Float[Array, "a b"], matrices: Float[Array, "b i j"]) -> 
     """Return weighted sums of matrices, as one matrix product."""
     rows, columns = matrices.shape[1:]
     return (weights @ matrices.reshape(-1, rows * columns)).reshape(-1, rows, columns)
-
-
-def cholesky(raw: Float[Array, "*batch d d"]) -> Float[Array, "*batch d d"]:
-    """Return the lower triangles of real matrices, their diagonal through exp."""
-    xp = namespace(raw)
-    diagonal = xp.diagonal(raw, axis1=-2, axis2=-1)
-    return xp.tril(raw, -1) + xp.exp(diagonal)[..., None] * xp.eye(raw.shape[-1])
 
 
 # --- the E step -----------------------------------------------------------------------------------------------------
@@ -321,9 +314,7 @@ def local_optimum(params: Params, data: Data, prior: Prior, spec: Spec) -> Param
     """Return the params with q(latent) at its optimum written out, for every row."""
     xp, means, raws = namespace(params.theta.weight), [], []
     for _, rows in visit(Params(params.theta), data):
-        factor = xp.linalg.cholesky(rows.covariance)
-        log_diagonal = xp.log(xp.diagonal(factor, axis1=-2, axis2=-1))
-        raws.append((xp.tril(factor, -1) + log_diagonal[..., None] * xp.eye(spec.num_latents))[rows.group])
+        raws.append(raw_cholesky(rows.covariance)[rows.group])
         means.append(rows.mean)
     return params._replace(phi=Phi(xp.concatenate(means), xp.concatenate(raws)))
 

@@ -9,8 +9,8 @@ from latentzoo.inference.closed_form.gaussian_mixture import expected
 from latentzoo.inference.pictures import INK, certainty, look, name_of, new_figure, worth_of
 from latentzoo.inference.precision import FORMS
 from latentzoo.inference.result import Fit
-from latentzoo.models.gaussian_mixture import names_of
 from latentzoo.models.language.contract import take_rows
+from latentzoo.models.readers.table import names_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

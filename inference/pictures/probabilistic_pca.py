@@ -8,7 +8,8 @@ from latentzoo.inference.closed_form.probabilistic_pca import visit
 from latentzoo.inference.pictures import ACCENT, INK, name_of, new_figure, worth_of
 from latentzoo.inference.result import Fit
 from latentzoo.models.language.contract import Params, take_rows
-from latentzoo.models.probabilistic_pca import Directions, directions, names_of
+from latentzoo.models.probabilistic_pca import Directions, directions
+from latentzoo.models.readers.table import names_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +102,7 @@ def _draw_features(axes: "Axes", fit: Fit, found: Directions, mean: np.ndarray) 
     """Draw the features that vary most as arrows: where each grows, by how much, up to a factor for all."""
     from matplotlib.patheffects import withStroke
 
-    tips, names = fit.params.theta.weight @ found.rotation[:, :2], names_of(fit.data, len(found.directions))
+    tips, names = fit.params.theta.weight @ found.rotation[:, :2], names_of(fit.like, len(found.directions))
     length = np.hypot(*tips.T)
     tips *= 0.75 * np.abs(mean).max() / length.max()
     drawn = np.argsort(-length)[: min(MOST_ARROWS, np.count_nonzero(length))]

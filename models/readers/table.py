@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from latentzoo.models.language.errors import UserError, choose
+from latentzoo.models.language.words import unpack
 from latentzoo.models.readers.csv_file import (
     check_left_out,
     checked_header,
@@ -112,6 +113,13 @@ def read_table(
     check_left_out(path, left_out, num_rows, len(values), on_bad, cure)
     report = TableReport(path, num_rows, len(values), left_out, columns_left_out)
     return Table(values, tuple(column.name for column in found), report)
+
+
+def names_of(data: Any, size: int = 0) -> tuple[str, ...]:
+    """Return the names of the features of data that have `columns`, or so many that count: x1, x2 ..."""
+    if data is None or data.columns is None:
+        return tuple(f"x{index + 1}" for index in range(size))
+    return unpack(data.columns)
 
 
 def write_table(

@@ -219,16 +219,16 @@ def simulate_command(entry: "Entry") -> click.Command:
 
 
 class Task(NamedTuple):
-    """What a fit begins with: the entry at its Spec, the data, a line on where they come from, fields of the prior."""
+    """What a fit begins with: the entry at its Spec, the data, a line on where they come from, what `--prior` says."""
 
     zoo: "Entry"
     data: Any
     source: str
-    fields: dict[str, Any]
+    assignments: tuple[str, ...]
 
     def prior(self, rows: Any) -> Any:
         """Return the prior for some of the rows, to which its default is scaled."""
-        return self.zoo.prior(rows, **self.fields)
+        return self.zoo.prior(rows, **commands.prior_fields(self.zoo, self.assignments, rows))
 
 
 class Inputs(NamedTuple):
@@ -250,9 +250,8 @@ class Inputs(NamedTuple):
     def task(self, seed: int, given: dict[str, Any]) -> Task:
         """Return what these options, as they were given, ask to fit."""
         zoo = lz.get(self.entry.name, **given_of(given, self.model[:-1]))
-        fields = commands.prior_fields(zoo, given["prior"])
-        rows, source = commands.rows(zoo, given["data"], seed, self.reader(given), fields)
-        return Task(zoo, rows, source, fields)
+        rows, source = commands.rows(zoo, given["data"], seed, self.reader(given), given["prior"])
+        return Task(zoo, rows, source, given["prior"])
 
     def reader(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the options of the reader that were given."""

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from latentzoo.models.language.ppl import Library
 
 
-def prior_fields(zoo: "Entry", assignments: tuple[str, ...]) -> dict[str, Any]:
+def prior_fields(zoo: "Entry", assignments: tuple[str, ...], data: Any = None) -> dict[str, Any]:
     """Return `field=number,...` as arrays, in the shapes that the fields have by default; one number fills a field."""
     import numpy as np
 
-    usual, fields = zoo.prior(), dict[str, Any]()
+    usual, fields = zoo.prior(data), dict[str, Any]()
     for assignment in assignments:
         word, _, text = assignment.partition("=")
         name = choose(word.replace("-", "_"), zoo.Prior._fields, "field of the prior")
@@ -43,7 +43,7 @@ def _only_once(name: str, found: dict[str, Any], option: str) -> None:
 
 
 def rows(
-    zoo: "Entry", paths: tuple[str, ...], seed: int, reader: dict[str, Any], prior: dict[str, Any]
+    zoo: "Entry", paths: tuple[str, ...], seed: int, reader: dict[str, Any], prior: tuple[str, ...]
 ) -> tuple[Any, str]:
     """Return the data to fit, read by these options of the reader or simulated, and one line on what they are."""
     if len(paths) > 1 and not zoo.reads_many_files:
@@ -53,7 +53,7 @@ def rows(
         return reading.data, reading.summary
     if reader:
         raise UserError(f"--{next(iter(reader)).replace('_', '-')} is for a file: name one with --data")
-    data, _ = zoo.simulate(seed=seed, prior=zoo.prior(**prior))
+    data, _ = zoo.simulate(seed=seed, prior=zoo.prior(**prior_fields(zoo, prior)))
     return data, f"no --data: simulated data of {zoo.name}, seed {seed}"
 
 

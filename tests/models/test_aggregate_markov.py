@@ -257,15 +257,15 @@ def fitted_and_longer(zoo: Any) -> tuple[Any, Any]:
         ),
         (
             lambda zoo: (lambda fit, longer: fit.evaluate(longer))(*fitted_and_longer(zoo)),
-            "data have 7 words, the fit 5: read them with vocabulary=",
+            "data.vocabulary is not that of the fit: read them with zoo.read",
         ),
         (
             lambda zoo: (lambda fit, longer: fit.predict(longer))(*fitted_and_longer(zoo)),
-            "data have 7 words, the fit 5",
+            "data.vocabulary is not that of the fit",
         ),
         (
             lambda zoo: lz.fit(zoo, table(zoo), validation=table(zoo, size=7), progress=False),
-            "data have 7 words, the fit 5",
+            "data.vocabulary is not that of the fit",
         ),
         (
             lambda zoo: language.interpolated(zoo.init(table(zoo)), table(zoo), 1.5),

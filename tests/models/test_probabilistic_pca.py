@@ -15,7 +15,8 @@ import latentzoo as lz
 from latentzoo.inference import pictures
 from latentzoo.inference.closed_form import probabilistic_pca as closed_form
 from latentzoo.models.language.contract import leaves
-from latentzoo.models.probabilistic_pca import directions, names_of
+from latentzoo.models.probabilistic_pca import directions
+from latentzoo.models.readers.table import names_of
 
 IRIS = ("Sepal.Length", "Sepal.Width", "Petal.Length", "Petal.Width")
 
