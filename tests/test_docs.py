@@ -115,10 +115,55 @@ def test_the_readme_has_every_model_and_method() -> None:
         assert all(f"`{method}`" in row for method in lz.get(name).methods)
 
 
+def told(name: str) -> str:
+    """Return the command of the README on files that are not part of the repository, for a model."""
+    (line,) = [line for line in commands(README, "text") if line.startswith(f"latentzoo fit {name} ")]
+    return line
+
+
+def test_the_maxima_of_old_faithful_are_those_of_its_command(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(data_folder / "faithful.csv", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    for covariance in ("full", "tied", "diag"):
+        assert main([*shlex.split(told("gaussian_mixture"))[1:], "--covariance-type", covariance]) == 0
+        found[covariance] = json.loads((tmp_path / "out" / "faithful" / "fit.json").read_text())["elbo"]
+    full, tied, diag = (f"{number:.3f}" for number in found.values())
+    words = f"{full} nats, with `--covariance-type tied` {tied} and with `diag` {diag}"
+    assert words in " ".join(README.split())
+
+
+def test_the_perplexities_of_the_readme_are_those_of_its_command(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line for line in (data_folder / "tinyshakespeare.txt").open(encoding="utf-8") if line.strip()]
+    ends = [0, int(0.8 * len(lines)), int(0.9 * len(lines)), len(lines)]
+    for name, start, end in zip(("train", "valid", "test"), ends, ends[1:], strict=False):
+        (tmp_path / f"{name}.txt").write_text("".join(lines[start:end]), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    test = {}
+    for method in ("em", "map"):
+        assert main([*shlex.split(told("aggregate_markov"))[1:], "--method", method]) == 0
+        test[method] = json.loads((tmp_path / "out" / "shakespeare" / "fit.json").read_text())["test"]
+    either = test["map"]
+    cells = (
+        either["unigram_perplexity"],
+        test["em"]["perplexity"],
+        either["perplexity"],
+        either["interpolated_perplexity"],
+        either["smoothed_bigram_perplexity"],
+    )
+    assert f"| {' | '.join(f'{cell:.1f}' for cell in cells)} |" in README
+    tokens, unknown = either["tokens"], 100.0 * either["out_of_vocabulary_rate"]
+    assert f"{tokens:,.0f} test tokens, of which {unknown:.1f} % are out of vocabulary" in " ".join(README.split())
+
+
 def test_the_figures_of_the_readme_are_those_of_its_command(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (line,) = [line for line in commands(README, "text") if line.startswith("latentzoo ")]
+    line = told("earthquakes")
     shutil.copy(data_folder / "quakes.csv", tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main([*shlex.split(line)[1:], "--num-restarts", "20"]) == 0

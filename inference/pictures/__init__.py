@@ -120,6 +120,7 @@ def elbo(fit: Fit) -> "Figure":
             _draw_end(axes, fit, gap)
         else:
             axes.set_yscale("log" if np.isfinite(gap).any() else "linear")
+            _draw_kept(axes, fit, x, gap)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     by_steps.set(xlabel="step", ylabel=f"nats below the {'final' if noisy else 'best'} bound")
@@ -135,8 +136,22 @@ def elbo(fit: Fit) -> "Figure":
 
 
 def _is_noisy(fit: Fit) -> bool:
-    """Return whether the trace has estimates of the bound: then its last entry is not the bound at the end."""
-    return not abs(fit.elbo_trace[-1] - fit.elbo) <= 1e-9 * abs(fit.elbo)
+    """Return whether the trace has estimates of the bound: then no entry is the bound of the fit."""
+    return _kept(fit) is None
+
+
+def _kept(fit: Fit) -> int | None:
+    """Return the last entry of the trace that is the bound of the fit: not the last of all where it stopped early."""
+    same = np.flatnonzero(np.abs(fit.elbo_trace - fit.elbo) <= 1e-9 * abs(fit.elbo))
+    return int(same[-1]) if same.size else None
+
+
+def _draw_kept(axes: "Axes", fit: Fit, x: np.ndarray, gap: np.ndarray) -> None:
+    """Mark the step whose parameters the fit has, where it went on after it."""
+    kept = _kept(fit)
+    if kept is not None and any(run.validation is not None for run in fit.restarts):
+        style: dict[str, Any] = {"color": ACCENT, "markersize": 9, "fillstyle": "none", "markeredgewidth": 1.8}
+        axes.plot(x[kept], gap[kept], "o", label="kept: the best for the validation data", **style)
 
 
 def _draw_end(axes: "Axes", fit: Fit, gap: np.ndarray) -> None:

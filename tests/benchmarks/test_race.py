@@ -253,7 +253,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     everything = data_sets.sources
     monkeypatch.setattr(race, "sources", lambda *of: [one for one in everything(*of) if one.data == "heaps.csv"])
     monkeypatch.setattr(race, "contestants", lambda zoo: [Contestant("cavi"), Contestant("svi", "numpyro")])
-    monkeypatch.setattr(race, "LEARNING_RATES", (0.03, 0.1))
+    monkeypatch.setitem(race.LEARNING_RATES, True, (0.03, 0.1))
     monkeypatch.setattr(race, "NUM_STEPS", 50)
     monkeypatch.setattr(race, "WARM_UP", 1)
     monkeypatch.setitem(race.NUM_SEEDS, True, 1)
@@ -331,7 +331,7 @@ import sys
 from latentzoo.benchmarks import race, results
 from latentzoo.cli import main
 results.source_files = list  # who edits the code while this runs shall not start it anew
-race.LEARNING_RATES, race.NUM_STEPS, race.NUM_ROWS[True] = (0.03, 0.1), 100, 100
+race.LEARNING_RATES[True], race.NUM_STEPS, race.NUM_ROWS[True] = (0.03, 0.1), 100, 100
 sys.exit(main(["bench", "race", "--quick", "-o", sys.argv[1]]))
 """
 

@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from latentzoo.benchmarks import speed
@@ -10,12 +11,14 @@ from latentzoo.benchmarks.runner import Context
 from latentzoo.models.language.errors import UserError
 
 
-@pytest.mark.parametrize("side", ["latentzoo", "sklearn"])
+@pytest.mark.parametrize("side", list(speed.SIDES))
 @pytest.mark.filterwarnings("ignore::latentzoo.models.language.errors.Note")
 @pytest.mark.filterwarnings("ignore:Best performing initialization did not converge")
 def test_either_side_runs(side, monkeypatch):
     pytest.importorskip("sklearn")
     monkeypatch.setattr(speed, "NUM_ROWS", 2000)
+    monkeypatch.setattr(speed, "NUM_BIGRAMS", 900)
+    monkeypatch.setattr(speed, "NUM_WORDS", 80)
     steps = []
     measured = speed._seconds_per_iteration
     monkeypatch.setattr(speed, "_seconds_per_iteration", lambda run: measured(lambda n: (steps.append(n), run(n))))
@@ -23,11 +26,19 @@ def test_either_side_runs(side, monkeypatch):
     assert steps == [speed.FEW, speed.FEW, speed.MANY]
 
 
+def test_both_sides_of_the_bigrams_compute_the_same(monkeypatch):
+    monkeypatch.setattr(speed, "NUM_BIGRAMS", 900)
+    monkeypatch.setattr(speed, "NUM_WORDS", 80)
+    ((ours,), (peers,)) = (speed.SIDES[side](np.random.default_rng(1), 0)(1) for side in ("bigrams", "scipy"))
+    for one, other in zip(ours, peers, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
 def test_a_ratio_below_what_is_asked_does_not_hold(monkeypatch):
     pytest.importorskip("sklearn")
     times = iter([0.10, 0.90, 0.10, 0.95, 0.10, 5.0])  # ratios 9, 9.5 and 50
     monkeypatch.setattr(speed, "_in_fresh_process", lambda side, seed: next(times))
-    (unit,) = speed.units(Context(Path(), True, 0, {}))
+    unit, _ = speed.units(Context(Path(), True, 0, {}))
     rows = list(unit.work())
     assert rows[-1].value == pytest.approx(9.5)
     assert rows[-1].ok is False
@@ -36,8 +47,8 @@ def test_a_ratio_below_what_is_asked_does_not_hold(monkeypatch):
 
 def test_without_the_peer_the_unit_fails_in_one_line(monkeypatch):
     monkeypatch.setattr(speed, "find_spec", lambda name: None)
-    (unit,) = speed.units(Context(Path(), True, 0, {}))
-    with pytest.raises(UserError, match="scikit-learn is not installed"):
+    unit, _ = speed.units(Context(Path(), True, 0, {}))
+    with pytest.raises(UserError, match="sklearn is not installed"):
         list(unit.work())
 
 
