@@ -109,7 +109,7 @@ def read_table(
         left_out = line_numbers(path, rows)
     num_rows = len(found[0])
     lacking = any(reason.endswith(" missing") for reason in left_out)
-    cure = "read missing cells as NaN with missing=True" if lacking else ""
+    cure = "fill the missing cells" if lacking else ""
     check_left_out(path, left_out, num_rows, len(values), on_bad, cure)
     report = TableReport(path, num_rows, len(values), left_out, columns_left_out)
     return Table(values, tuple(column.name for column in found), report)

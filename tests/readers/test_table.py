@@ -138,7 +138,7 @@ def test_columns_asked_for_come_in_their_order(file: Path) -> None:
 def test_a_missing_cell_is_refused_or_left_out_or_nan(file: Path, cell: str) -> None:
     line = refusal(file, f"a,b\n1,2\n{cell},4\n")
     assert "1 of 2 rows cannot be used: 1 a missing (line 3)" in line
-    assert "missing=True" in line
+    assert "fill the missing cells" in line
     assert "--on-bad skip" in line
     x, _, report = read_table(file, on_bad="skip")
     assert x.tolist() == [[1, 2]]
@@ -159,7 +159,7 @@ def test_another_cell_is_refused_or_left_out(file: Path, cell: str, reason: str,
     options = {"columns": ["a", "b"], "missing": missing}
     line = refusal(file, f"a,b\n1,2\n3,{cell}\n", **options)
     assert f"1 of 2 rows cannot be used: 1 {reason} (line 3)" in line
-    assert "missing=True" not in line
+    assert "fill the missing" not in line
     x, _, report = taken(file, f"a,b\n1,2\n3,{cell}\n", on_bad="skip", **options)
     assert x.tolist() == [[1, 2]]
     assert report.left_out == {reason: (3,)}

@@ -227,3 +227,30 @@ def test_the_gradient_is_that_of_the_hand_derived_bound_in_jax(covariance_type, 
     assert set(found) == set(by_hand)
     for name, leaf in found.items():
         np.testing.assert_allclose(leaf, by_hand[name], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["em", "map"])
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_the_optima_of_an_optimiser_are_those_of_em(covariance_type, method):
+    """SciPy's, from where EM ended and from three starts, on the density that the program itself gives."""
+    from scipy.optimize import minimize
+
+    zoo, data = small(covariance_type, num_rows=150)
+    fit = lz.fit(zoo, data, method, tol=1e-13, num_steps=5000, num_restarts=10, progress=False)
+    starts = [zoo.init(data, fit.prior, seed, method).theta for seed in range(3)]
+    start = fit.params.theta
+    shapes = [np.shape(leaf) for leaf in start]
+    cuts = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+
+    def loss(flat):
+        parts = [part.reshape(shape) for part, shape in zip(np.split(flat, cuts), shapes, strict=True)]
+        return -zoo.elbo(fit.params._replace(theta=zoo.Theta(*parts)), data, fit.prior)
+
+    for begin in (start, *starts):
+        found = minimize(loss, np.concatenate([np.ravel(leaf) for leaf in begin]))
+        # Its optimum, which may be another one, is one for EM, too.
+        parts = [part.reshape(shape) for part, shape in zip(np.split(found.x, cuts), shapes, strict=True)]
+        there = fit.params._replace(theta=zoo.Theta(*parts))
+        again = lz.fit(zoo, data, method, prior=zoo.prior(data), init=there, tol=1e-13, num_steps=5000, progress=False)
+        assert again.elbo == pytest.approx(-found.fun, abs=1e-6)
+        assert -found.fun <= fit.elbo + 1e-8 or begin is not start
