@@ -152,7 +152,7 @@ class _Text(NamedTuple):
 
     context: np.ndarray
     word: np.ndarray
-    count: np.ndarray
+    times: np.ndarray
     class_probs: np.ndarray
     word_probs: np.ndarray
 
@@ -164,9 +164,9 @@ def _text(rng: np.random.Generator) -> _Text:
         drawn = rng.choice(NUM_WORDS, size=(2, NUM_BIGRAMS), p=common / common.sum())
         code = np.union1d(code, drawn[0] * NUM_WORDS + drawn[1])
     code = np.sort(rng.permutation(code)[:NUM_BIGRAMS])
-    count = rng.integers(1, 20, size=NUM_BIGRAMS).astype(np.float64)
+    times = rng.integers(1, 20, size=NUM_BIGRAMS).astype(np.float64)
     tables = rng.dirichlet(np.ones(NUM_CLASSES), NUM_WORDS), rng.dirichlet(np.ones(NUM_WORDS), NUM_CLASSES).T.copy()
-    return _Text(code // NUM_WORDS, code % NUM_WORDS, count, *tables)
+    return _Text(code // NUM_WORDS, code % NUM_WORDS, times, *tables)
 
 
 def _bigrams(rng: np.random.Generator, seed: int) -> Callable[[int], object]:
@@ -174,7 +174,7 @@ def _bigrams(rng: np.random.Generator, seed: int) -> Callable[[int], object]:
 
     text = _text(rng)
     logs = np.log(text.class_probs), np.log(text.word_probs)
-    return lambda steps: [bigram_sums(text.context, text.word, text.count, *logs) for _ in range(steps)]
+    return lambda steps: [bigram_sums(text.context, text.word, text.times, *logs) for _ in range(steps)]
 
 
 def _scipy(rng: np.random.Generator, seed: int) -> Callable[[int], object]:
@@ -188,13 +188,13 @@ def _plain_sums(text: _Text, starts: np.ndarray, chunk: int = 2**14) -> tuple[fl
     from scipy.sparse import csr_array
 
     left, right = text.class_probs, text.word_probs
-    total = np.empty(len(text.count))
+    total = np.empty(len(text.times))
     for start in range(0, len(total), chunk):
         rows = slice(start, start + chunk)
         total[rows] = (left[text.context[rows]] * right[text.word[rows]]).sum(1)
     shape = (len(left), len(right))
-    weight = csr_array((text.count / total, text.word, starts), shape=shape)
-    return float(text.count @ np.log(total)), left * (weight @ right), right * (weight.T @ left)
+    weight = csr_array((text.times / total, text.word, starts), shape=shape)
+    return float(text.times @ np.log(total)), left * (weight @ right), right * (weight.T @ left)
 
 
 SIDES: dict[str, Callable[[np.random.Generator, int], Callable[[int], object]]] = {

@@ -185,8 +185,8 @@ class Tied(Matrices):
         return values.sum(0)
 
 
-class Diagonals:
-    """A number for each coordinate."""
+class Elementwise:
+    """Numbers that do not mix: what is done to each of them."""
 
     def each(self, values: Array) -> Array:
         """Return the values: each component has its own."""
@@ -200,33 +200,9 @@ class Diagonals:
         """Return outer inner outer."""
         return outer * inner * outer
 
-    def outer(self, x: Array) -> Array:
-        """Return x^2."""
-        return x**2
-
-    def inner(self, one: Array, other: Array) -> Array:
-        """Return the sum of products."""
-        return (one * other).sum(-1)
-
-    def apply(self, precision: Array, x: Array) -> Array:
-        """Return lambda x."""
-        return precision * x
-
     def inverse(self, one: Array) -> Array:
         """Return 1 / one."""
         return 1.0 / one
-
-    def log_det(self, one: Array) -> Array:
-        """Return the sum of logarithms."""
-        return namespace(one).log(one).sum(-1)
-
-    def copies(self, size: int) -> float:
-        """Return 1."""
-        return 1.0
-
-    def order(self, size: int) -> tuple[int, int]:
-        """Return (1, D): a Gamma for each coordinate."""
-        return 1, size
 
     def square(self, raw: Array) -> Array:
         """Return exp(2 raw)."""
@@ -239,6 +215,34 @@ class Diagonals:
     def pull_back(self, gradient: Array, raw: Array) -> Array:
         """Return the gradient by the logarithm of the root."""
         return 2.0 * gradient * self.square(raw)
+
+
+class Diagonals(Elementwise):
+    """A number for each coordinate."""
+
+    def outer(self, x: Array) -> Array:
+        """Return x^2."""
+        return x**2
+
+    def inner(self, one: Array, other: Array) -> Array:
+        """Return the sum of products."""
+        return (one * other).sum(-1)
+
+    def apply(self, precision: Array, x: Array) -> Array:
+        """Return lambda x."""
+        return precision * x
+
+    def log_det(self, one: Array) -> Array:
+        """Return the sum of logarithms."""
+        return namespace(one).log(one).sum(-1)
+
+    def copies(self, size: int) -> float:
+        """Return 1."""
+        return 1.0
+
+    def order(self, size: int) -> tuple[int, int]:
+        """Return (1, D): a Gamma for each coordinate."""
+        return 1, size
 
     def floored(self, variance: Array, least: Array) -> tuple[Array, Array]:
         """Raise each variance to `least`."""
@@ -263,20 +267,8 @@ class Diagonals:
         return (each - 0.5 * namespace(rate).log(rate)).sum(-1)
 
 
-class Numbers:
+class Numbers(Elementwise):
     """One number that serves all coordinates."""
-
-    def each(self, values: Array) -> Array:
-        """Return the values: each component has its own."""
-        return values
-
-    def pooled(self, values: Array) -> Array:
-        """Return the values: each component has its own."""
-        return values
-
-    def sandwich(self, outer: Array, inner: Array) -> Array:
-        """Return outer inner outer."""
-        return outer * inner * outer
 
     def outer(self, x: Array) -> Array:
         """Return |x|^2."""
@@ -290,10 +282,6 @@ class Numbers:
         """Return lambda x."""
         return precision[..., None] * x
 
-    def inverse(self, one: Array) -> Array:
-        """Return 1 / one."""
-        return 1.0 / one
-
     def log_det(self, one: Array) -> Array:
         """Return the logarithm."""
         return namespace(one).log(one)
@@ -305,18 +293,6 @@ class Numbers:
     def order(self, size: int) -> tuple[int, int]:
         """Return (1, 1): one Gamma."""
         return 1, 1
-
-    def square(self, raw: Array) -> Array:
-        """Return exp(2 raw)."""
-        return namespace(raw).exp(2.0 * raw)
-
-    def raw(self, square: Array) -> Array:
-        """Return half the logarithm."""
-        return 0.5 * namespace(square).log(square)
-
-    def pull_back(self, gradient: Array, raw: Array) -> Array:
-        """Return the gradient by the logarithm of the root."""
-        return 2.0 * gradient * self.square(raw)
 
     def floored(self, variance: Array, least: Array) -> tuple[Array, Array]:
         """Raise the variance to the mean of `least`."""

@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from latentzoo.guides.aggregate_markov import Phi
 from latentzoo.inference.arrays import namespace, special
+from latentzoo.inference.conjugate import dirichlet_gradient, logits_gradient
 from latentzoo.inference.divergences import kl_dirichlet
 from latentzoo.inference.kernels.bigram import bigram_log_normalisers, bigram_sums
 from latentzoo.inference.language import (
@@ -163,8 +164,8 @@ def elbo_gradient(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Par
         class_target, word_target = prior.class_concentration + stats.contexts, prior.word_concentration + stats.words.T
         return Params(
             phi=Phi(
-                class_log_concentration=_dirichlet_gradient(class_target, phi.class_log_concentration),
-                word_log_concentration=_dirichlet_gradient(word_target, phi.word_log_concentration),
+                class_log_concentration=dirichlet_gradient(class_target, phi.class_log_concentration),
+                word_log_concentration=dirichlet_gradient(word_target, phi.word_log_concentration),
             )
         )
     class_count, word_count = _counts(stats, prior)
@@ -187,25 +188,13 @@ def _softmax_gradient(count: Array, logits: Array) -> Array:
     return count - probs * count.sum(-1, keepdims=True)
 
 
-def _dirichlet_gradient(target: Array, log_concentration: Array) -> Array:
-    """Return the gradient of (10) sum (t - a) (psi(a) - psi(sum a)) + sum log Gamma(a) - log Gamma(sum a) by log a.
-
-    The target t is where the update would go: this is the bound as a function of one row of one table.
-    """
-    xp, fn = namespace(log_concentration), special(log_concentration)
-    concentration = xp.exp(log_concentration)
-    gap = target - concentration
-    common = fn.trigamma(concentration.sum(-1, keepdims=True)) * gap.sum(-1, keepdims=True)
-    return concentration * (fn.trigamma(concentration) * gap - common)
-
-
 def m_step(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
     """Return the parameters after one exact update of both tables.
 
-    (11)  P_xz = c(x, z) / c(x),  Q_zx' = c(z, x') / c(z), with alpha - 1 and beta - 1 added to the counts (8)
-    (12)  a = alpha + c(x, z),  b = beta + c(z, x')
+    (10)  P_xz = c(x, z) / c(x),  Q_zx' = c(z, x') / c(z), with alpha - 1 and beta - 1 added to the counts (8)
+    (11)  a = alpha + c(x, z),  b = beta + c(z, x')
 
-    A class without counts keeps its row. A context without counts has the share of each class, c(z) / N: with (11) it
+    A class without counts keeps its row. A context without counts has the share of each class, c(z) / N: with (10) it
     predicts sum_z c(z)/N c(z, x')/c(z) = c(x')/N, the unigram. Neither row matters to the likelihood.
     """
     if params.theta is None:
@@ -236,7 +225,7 @@ def _log_shares(count: Array, fallback: Array) -> Array:
 
 
 def exact(data: Data, prior: Prior, spec: Spec) -> Params:
-    """Return the maximum of the likelihood of complete data: (11) of the counts themselves.
+    """Return the maximum of the likelihood of complete data: (10) of the counts themselves.
 
     Raises
     ------
@@ -264,15 +253,13 @@ def _log_responsibilities(of: Tables, data: Data) -> Float[Array, "rows classes"
 
 
 def local_gradient(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:
-    """Return the gradient by the free logits of q(class): (13) n q (g - sum_z q g), g = log (2) - log q.
+    """Return the gradient by the free logits of q(class).
 
     Of complete data it is zero: the class is known, and q(class) of no account.
     """
-    logits = params.phi.state_logits
-    log_q = special(logits).log_softmax(logits, axis=1)
-    q, gap = namespace(logits).exp(log_q), _log_responsibilities(tables(params), data) - log_q
+    by_row = logits_gradient(_log_responsibilities(tables(params), data), params.phi.state_logits)
     count = data.count if data.state is None else 0.0 * data.count
-    return Params(phi=Phi(state_logits=count[:, None] * q * (gap - (q * gap).sum(1, keepdims=True))))
+    return Params(phi=Phi(state_logits=count[:, None] * by_row))
 
 
 def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:
@@ -327,7 +314,7 @@ def log_likelihood(
 def log_predictive(params: Params, data: Data, prior: Prior, spec: Spec) -> Float[Array, "rows"]:
     """Return count * log E_q p(word | context) of each bigram: every token is predicted by itself, given the fit.
 
-    The tables are independent under q, so that this is exact for a token: (14) sum_z E p(z | x) E p(x' | z). A point
+    The tables are independent under q, so that this is exact for a token: (12) sum_z E p(z | x) E p(x' | z). A point
     that maximum likelihood has put to zero counts as FLOOR, so that texts can be ranked; `metrics` says of how many.
     """
     check_words(data, _num_words(params))

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from latentzoo.guides.earthquakes import Phi
 from latentzoo.inference.arrays import namespace, special
+from latentzoo.inference.conjugate import dirichlet_gradient, gamma_gradient, logits_gradient
 from latentzoo.inference.divergences import kl_dirichlet, kl_gamma, kl_isotropic_normal
 from latentzoo.inference.kernels.mixture import mixture_sums
 from latentzoo.models.earthquakes import Data, Prior, Spec
@@ -190,16 +191,16 @@ def elbo_gradient(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Par
     loc_log_scale = 2.0 - 2.0 * variance * (stats.count * precision + 1.0 / prior.loc_variance)
 
     shape, rate = prior.strength_shape + stats.strength, prior.strength_rate + stats.count
-    rate_log_shape, rate_log_rate = _gamma_gradient(shape, rate, phi.rate_log_shape, phi.rate_log_rate)
+    rate_log_shape, rate_log_rate = gamma_gradient(shape, rate, phi.rate_log_shape, phi.rate_log_rate)
 
     weights_log_concentration = noise_log_shape = noise_log_rate = None
     if phi.weights_log_concentration is not None:
-        weights_log_concentration = _dirichlet_gradient(
+        weights_log_concentration = dirichlet_gradient(
             prior.weights_concentration + stats.count, phi.weights_log_concentration
         )
     if phi.noise_log_shape is not None:
         shape, rate = _noise_target(stats, phi.loc_mean, variance, prior, spec)
-        noise_log_shape, noise_log_rate = _gamma_gradient(shape, rate, phi.noise_log_shape, phi.noise_log_rate)
+        noise_log_shape, noise_log_rate = gamma_gradient(shape, rate, phi.noise_log_shape, phi.noise_log_rate)
     return Params(
         phi=Phi(
             loc_mean,
@@ -213,29 +214,8 @@ def elbo_gradient(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Par
     )
 
 
-def _gamma_gradient(target_shape: Array, target_rate: Array, log_shape: Array, log_rate: Array) -> tuple[Array, Array]:
-    """Return the gradient of (10) (A - a) (psi(a) - log b) - (B - b) a/b + log Gamma(a) - a log b by log a and log b.
-
-    (A, B) is where the update would go: the bound as a function of one Gamma block q = Gamma(a, b).
-    """
-    xp, fn = namespace(log_shape), special(log_shape)
-    a, b = xp.exp(log_shape), xp.exp(log_rate)
-    by_shape = (target_shape - a) * fn.trigamma(a) - target_rate / b + 1.0
-    by_rate = -target_shape / b + target_rate * a / b**2
-    return a * by_shape, b * by_rate
-
-
-def _dirichlet_gradient(target: Array, log_concentration: Array) -> Array:
-    """Return the gradient of (11) sum (E_k - e_k) (psi(e_k) - psi(sum e)) + sum log Gamma(e_k) - log Gamma(sum e)."""
-    xp, fn = namespace(log_concentration), special(log_concentration)
-    concentration = xp.exp(log_concentration)
-    gap = target - concentration
-    by_concentration = fn.trigamma(concentration) * gap - fn.trigamma(concentration.sum()) * gap.sum()
-    return concentration * by_concentration
-
-
 def _noise_target(stats: Stats, mean: Array, variance: Array, prior: Prior, spec: Spec) -> tuple[Array, Array]:
-    """Return (12) c = c0 + N_k, d = d0 + D_k / 2 (two dimensions); a shared noise sums over k."""
+    """Return (10) c = c0 + N_k, d = d0 + D_k / 2 (two dimensions); a shared noise sums over k."""
     count, distance = stats.count, squared_distance(stats, mean, variance, prior)
     if spec.noise == "shared":
         count, distance = count.sum(), distance.sum()
@@ -245,26 +225,26 @@ def _noise_target(stats: Stats, mean: Array, variance: Array, prior: Prior, spec
 def m_step(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
     """Return the parameters after one exact update of each global block in turn, each given those before it.
 
-    (13)  1/v_k = N_k E[1/tau_k] + 1/rho
-    (14)  m_k - nu = v_k E[1/tau_k] sum_n r_nk (x_n - nu)
-    (15)  a_k = alpha + sum_n r_nk s_n,  b_k = beta + N_k
-    (16)  e_k = e0_k + N_k
+    (11)  1/v_k = N_k E[1/tau_k] + 1/rho
+    (12)  m_k - nu = v_k E[1/tau_k] sum_n r_nk (x_n - nu)
+    (13)  a_k = alpha + sum_n r_nk s_n,  b_k = beta + N_k
+    (14)  e_k = e0_k + N_k
     """
     phi, xp = params.phi, namespace(params.phi.loc_mean)
     precision = expected(phi, prior).precision
-    variance = 1.0 / (stats.count * precision + 1.0 / prior.loc_variance)  # (13)
-    loc_mean = prior.loc_mean + (variance * precision)[:, None] * stats.location  # (14)
+    variance = 1.0 / (stats.count * precision + 1.0 / prior.loc_variance)  # (11)
+    loc_mean = prior.loc_mean + (variance * precision)[:, None] * stats.location  # (12)
     weights_log_concentration = noise_log_shape = noise_log_rate = None
     if phi.weights_log_concentration is not None:
-        weights_log_concentration = xp.log(prior.weights_concentration + stats.count)  # (16)
+        weights_log_concentration = xp.log(prior.weights_concentration + stats.count)  # (14)
     if phi.noise_log_shape is not None:
-        shape, rate = _noise_target(stats, loc_mean, variance, prior, spec)  # (12)
+        shape, rate = _noise_target(stats, loc_mean, variance, prior, spec)  # (10)
         noise_log_shape, noise_log_rate = xp.log(shape), xp.log(rate)
     return Params(
         phi=Phi(
             loc_mean=loc_mean,
             loc_log_scale=0.5 * xp.log(variance),
-            rate_log_shape=xp.log(prior.strength_shape + stats.strength),  # (15)
+            rate_log_shape=xp.log(prior.strength_shape + stats.strength),  # (13)
             rate_log_rate=xp.log(prior.strength_rate + stats.count),
             weights_log_concentration=weights_log_concentration,
             noise_log_shape=noise_log_shape,
@@ -293,14 +273,10 @@ def local_optimum(params: Params, data: Data, prior: Prior, spec: Spec) -> Param
 
 
 def local_gradient(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:
-    """Return the gradient by the free logits of q(component): (17) r_nk (g_nk - sum_j r_nj g_nj), g = L - log r."""
-    logits, xp = params.phi.component_logits, namespace(params.phi.component_logits)
-    optimum = local_optimum(params, data, prior, spec).phi.component_logits
-    log_resp = special(logits).log_softmax(logits, axis=1)
-    resp, gap = xp.exp(log_resp), optimum - log_resp
-    gradient = resp * (gap - (resp * gap).sum(1, keepdims=True))
+    """Return the gradient by the free logits of q(component)."""
+    joint = local_optimum(params, data, prior, spec).phi.component_logits  # up to a constant of each event
     empty = Phi(*(None,) * len(Phi._fields))
-    return Params(phi=empty._replace(component_logits=gradient))
+    return Params(phi=empty._replace(component_logits=logits_gradient(joint, params.phi.component_logits)))
 
 
 def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from latentzoo.guides.gaussian_mixture import Phi
 from latentzoo.inference.arrays import namespace, special
+from latentzoo.inference.conjugate import dirichlet_gradient, logits_gradient
 from latentzoo.inference.divergences import kl_dirichlet
 from latentzoo.inference.kernels.mixture import mixture_sums
 from latentzoo.inference.normal_wishart import (
@@ -253,13 +254,10 @@ def elbo_gradient(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Par
     if params.theta is not None:
         return Params(theta=_gradient_at_points(goal, stats, params, prior, spec), phi=Phi())
     form, phi, block = FORMS[spec.covariance_type], params.phi, block_of(params.phi, spec)
-    fn, by = special(phi.loc_mean), gradient(form, block, goal)
-    concentration = namespace(phi.loc_mean).exp(phi.weights_log_concentration)
-    missing = prior.weights_concentration + stats.count - concentration
-    by_concentration = fn.trigamma(concentration) * missing - fn.trigamma(concentration.sum()) * missing.sum()
+    by, weights = gradient(form, block, goal), prior.weights_concentration + stats.count
     return Params(
         phi=Phi(
-            weights_log_concentration=concentration * by_concentration,
+            weights_log_concentration=dirichlet_gradient(weights, phi.weights_log_concentration),
             loc_mean=by.loc,
             loc_log_strength=block.strength * by.strength,
             precision_log_shape=block.shape * by.shape,
@@ -297,11 +295,9 @@ def local_optimum(params: Params, data: Data, prior: Prior, spec: Spec) -> Param
 
 
 def local_gradient(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:
-    """Return the gradient by the free logits of q(component): (9) r_nk (g_nk - sum_j r_nj g_nj), g = L - log r."""
-    logits = params.phi.component_logits
-    log_resp = special(logits).log_softmax(logits, axis=1)
-    resp, gap = namespace(logits).exp(log_resp), log_joint(expected(params, spec), data, spec) - log_resp
-    return Params(phi=Phi(component_logits=resp * (gap - (resp * gap).sum(1, keepdims=True))))
+    """Return the gradient by the free logits of q(component)."""
+    joint = log_joint(expected(params, spec), data, spec)
+    return Params(phi=Phi(component_logits=logits_gradient(joint, params.phi.component_logits)))
 
 
 def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:

@@ -1,0 +1,44 @@
+"""Gradients that conjugate models share: of a bound as a function of one block of q, the others held.
+
+Such a function is known by its maximum, the target, which is where the update would go.
+"""
+
+from typing import Any
+
+from latentzoo.inference.arrays import namespace, special
+
+Array = Any
+
+
+def gamma_gradient(target_shape: Array, target_rate: Array, log_shape: Array, log_rate: Array) -> tuple[Array, Array]:
+    """Return the gradient by log a and log b of the bound in q = Gamma(a, b), with (A, B) the target:
+
+    (A - a) (psi(a) - log b) - (B - b) a / b + log Gamma(a) - a log b
+    """
+    xp, fn = namespace(log_shape), special(log_shape)
+    a, b = xp.exp(log_shape), xp.exp(log_rate)
+    by_shape = (target_shape - a) * fn.trigamma(a) - target_rate / b + 1.0
+    by_rate = -target_shape / b + target_rate * a / b**2
+    return a * by_shape, b * by_rate
+
+
+def dirichlet_gradient(target: Array, log_concentration: Array) -> Array:
+    """Return the gradient by log a of the bound in q = Dirichlet(a), or in one for each row, with t the target:
+
+    sum (t - a) (psi(a) - psi(sum a)) + sum log Gamma(a) - log Gamma(sum a)
+    """
+    xp, fn = namespace(log_concentration), special(log_concentration)
+    concentration = xp.exp(log_concentration)
+    gap = target - concentration
+    common = fn.trigamma(concentration.sum(-1, keepdims=True)) * gap.sum(-1, keepdims=True)
+    return concentration * (fn.trigamma(concentration) * gap - common)
+
+
+def logits_gradient(log_joint: Array, logits: Array) -> Array:
+    """Return the gradient by free logits of sum_k q_k (log_joint_k - log q_k), for each row: q (g - sum_k q_k g_k).
+
+    g = log_joint - log q; it is zero where q is the softmax of log_joint.
+    """
+    log_q = special(logits).log_softmax(logits, axis=1)
+    q, gap = namespace(logits).exp(log_q), log_joint - log_q
+    return q * (gap - (q * gap).sum(1, keepdims=True))
