@@ -129,9 +129,12 @@ def _recovery(row: "partial[Row]", fit: Fit, truth: dict[str, np.ndarray]) -> It
             continue
         gap, sd = values.mean(0) - truth[site], values.std(0)
         distance = np.sqrt((gap**2).reshape(len(gap), -1).sum(1).mean())
-        in_sds = np.sqrt(np.mean((gap / sd) ** 2)) if sd.all() else None  # of a point there is none
-        note = "" if in_sds is None else f"in posterior standard deviations {in_sds:.2f}, where 1 is expected"
+        note = "" if fit.is_point else f"in posterior standard deviations {_rms(gap / sd):.2f}, where 1 is expected"
         yield row(f"{site}: distance to the truth", value=float(distance), note=note)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def _write(fit: Fit, folder: Path) -> list[Path]:

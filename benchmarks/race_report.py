@@ -7,7 +7,7 @@ from latentzoo.benchmarks.race_gaps import COST, COSTS, FASTEST, GAP, GAP_AT, TA
 from latentzoo.benchmarks.report import link, number, table
 from latentzoo.benchmarks.results import Row
 
-BEST = "best ELBO"
+BEST = "best bound"
 
 Found = Mapping[tuple[str, str], Row]  # by variant and quantity
 
@@ -21,7 +21,7 @@ def data_set(entry: str, data: str, rows: Sequence[Row], picture: Path, folder: 
     gaps = [row for row in rows if row.quantity == GAP]
     parts = [
         f"### {entry}, {data}",
-        f"Best ELBO {number(best.value)} nats. {best.note}.",
+        f"Best bound {number(best.value)} nats. {best.note}.",
         table(
             ["contestant", GAP, "over the seeds", "seconds to compile"],
             [[row.variant, _gap(row), row.note, number(row.compile_seconds)] for row in gaps],

@@ -30,7 +30,7 @@ def affordable_draws(fit: "Fit") -> int:
     if importance.FEWEST * size > MOST_VALUES:
         return 0
     by_rows = max(MOST_VALUES // max(contract.num_rows(fit.data) or 0, 1), 100)
-    every = min(by_rows, MOST_VALUES // max(size, 1), 1000)
+    every = min(by_rows, importance.affordable(size, 1000))
     return max(every // num_chains(fit), importance.FEWEST)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latentzoo.inference.comparison import Comparison, ComparisonRow, SiteRow, number
-from latentzoo.inference.importance import GOOD_KHAT, GOOD_R_HAT
+from latentzoo.inference.importance import GOOD_KHAT, GOOD_R_HAT, affordable
 from latentzoo.inference.registry import Entry
 from latentzoo.inference.relabel import ROUNDING, permutation, relabelled
 from latentzoo.inference.result import Fit
@@ -36,7 +36,8 @@ def compare(
     reference: the name of the fit whose posterior the others are measured against; by default the first by NUTS. When
         there is none, there are no distances.
     held_out: `Data` that no fit has seen, for the log density; by default the fitted rows.
-    num_draws, seed: of the draws from each posterior; the noise of a distance is about 1 / sqrt(num_draws).
+    num_draws, seed: of the draws from each posterior, fewer where the parameters are very many; the noise of a distance
+        is about 1 / sqrt(num_draws).
 
     Raises
     ------
@@ -51,6 +52,7 @@ def compare(
     else:
         reference = next((name for name, fit in fits.items() if fit.method == "nuts"), None)
     held_out = None if held_out is None else entry.check(held_out)
+    num_draws = _affordable(fits, num_draws)
     posteriors = _matched(fits, reference, entry, num_draws, seed)
     shared = next((fit.data for fit in fits.values() if fit.data is not None), None)
     measured = {name: _measure(fit, posteriors[name], shared, held_out, num_draws, seed) for name, fit in fits.items()}
@@ -65,6 +67,12 @@ def compare(
         num_draws=num_draws,
         notes=tuple(_notes_on_all(fits, reference, base)),
     )
+
+
+def _affordable(fits: Mapping[str, Fit], num_draws: int) -> int:
+    """Return how many draws of the largest posterior can be held."""
+    size = max(sum(np.size(leaf) for leaf in contract.leaves(fit.params).values()) for fit in fits.values())
+    return affordable(size, num_draws)
 
 
 # --- what can be compared ---------------------------------------------------------------------------------------------

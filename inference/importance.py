@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 FEWEST = 25  # draws: a Pareto tail is fitted to the largest fifth of them
+MOST_NUMBERS = 1_000_000  # in the draws of a posterior: Gammas, of which Dirichlets are made, are slow to draw
 EQUAL = 1e-8  # nats: log weights that differ by no more are the same
 GOOD_KHAT = 0.7  # below it, importance weights can be relied on (Vehtari et al., 2024)
 GOOD_R_HAT = 1.01  # below it, chains agree (Vehtari et al., 2021)
@@ -19,6 +20,11 @@ def arviz() -> Any:
         warnings.simplefilter("ignore", FutureWarning)
         import arviz as az
     return az
+
+
+def affordable(size: int, num_draws: int) -> int:
+    """Return how many draws, of so many that are wanted, to take of a posterior of so many numbers."""
+    return min(num_draws, max(MOST_NUMBERS // max(size, 1), FEWEST))
 
 
 def smoothed(log_weights: Float[np.ndarray, "... draws"]) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -78,15 +79,12 @@ def test_data_that_the_model_drew(tmp_path: Path) -> None:
 
 
 def test_the_truth_is_found_under_other_labels() -> None:
-    import xarray as xr
-
     truth = {"loc": np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]), "component": np.zeros(5)}
-    noise = np.random.default_rng(0).normal(size=(1, 400, 3, 2))
-    draws = truth["loc"][[2, 0, 1]] + 0.1 * noise
-    dims = ("chain", "draw", "components", "place")
-    posterior = xr.Dataset({"loc": (dims, draws), "weights": (("chain", "draw", "which"), draws[..., 0])})
+    draws = truth["loc"][[2, 0, 1]] + 0.1 * np.random.default_rng(0).normal(size=(400, 3, 2))
     zoo = lz.get("earthquakes")
-    (row,) = closed_form._recovery(partial(Row, "closed_form"), zoo, posterior, zoo.prior(), truth)
+    posterior = {"loc": draws, "weights": draws[..., 0]}
+    fit = SimpleNamespace(entry=zoo, prior=zoo.prior(), is_point=False, seed=0, posterior=lambda num, seed: posterior)
+    (row,) = closed_form._recovery(partial(Row, "closed_form"), fit, truth)
     assert row.quantity == "loc: distance to the truth"
     assert row.value is not None
     assert row.value < 0.05

@@ -9,8 +9,14 @@ from latentzoo.inference.checks import TOLERANCE
 from latentzoo.models.language.contract import leaves, variants
 from latentzoo.models.language.ppl import LIBRARIES
 
+LONG = ("tied", "spherical")  # whose like is proved anyway; `make test-all` and `make bench` prove them, too
 CASES = [
-    pytest.param(name, vars(variant), id=f"{name}-{'-'.join(map(str, vars(variant).values()))}")
+    pytest.param(
+        name,
+        vars(variant),
+        id=f"{name}-{'-'.join(map(str, vars(variant).values()))}",
+        marks=[pytest.mark.slow] if set(LONG) & set(map(str, vars(variant).values())) else [],
+    )
     for name in lz.names()
     for variant in variants(lz.get(name).spec)
 ]
