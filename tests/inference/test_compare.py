@@ -44,6 +44,7 @@ class Fake(Fit):
             num_gradients=7.0,
             data=data,
             prior=zoo.prior(data),
+            params=lz.Params(),
             found={"r_hat": 1.001, "ess_bulk": 900.0, "num_divergences": 0.0} if sampler else {"khat": 0.2},
             chains=SimpleNamespace(draws={"rate": np.zeros((4, 250, 3))}) if sampler else None,
             draw=draws,
@@ -510,3 +511,9 @@ def test_real_fits_compare() -> None:
         assert other.distance < 2.0 * other.distance_error
     assert other.log_density_per_row == pytest.approx(row(found, "seed 0").log_density_per_row, abs=0.1)
     assert found.plot().axes
+
+
+def test_of_very_many_numbers_fewer_draws_are_taken() -> None:
+    large = Fake(normal(), params=lz.Params(phi={"table": np.zeros((1000, 20))}))
+    assert lz.compare({"cavi": large}).num_draws == 50
+    assert lz.compare({"cavi": Fake(normal())}).num_draws == 1000
