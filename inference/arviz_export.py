@@ -26,7 +26,7 @@ def affordable_draws(fit: "Fit") -> int:
     """
     if fit.is_point:
         return 1  # all are the same
-    size = sum(np.size(leaf) for leaf in contract.leaves(fit.params).values())
+    size = contract.num_numbers(fit.params)
     if importance.FEWEST * size > MOST_VALUES:
         return 0
     by_rows = max(MOST_VALUES // max(contract.num_rows(fit.data) or 0, 1), 100)

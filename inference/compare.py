@@ -52,7 +52,7 @@ def compare(
     else:
         reference = next((name for name, fit in fits.items() if fit.method == "nuts"), None)
     held_out = None if held_out is None else entry.check(held_out)
-    num_draws = _affordable(fits, num_draws)
+    num_draws = affordable(max(contract.num_numbers(fit.params) for fit in fits.values()), num_draws)
     posteriors = _matched(fits, reference, entry, num_draws, seed)
     shared = next((fit.data for fit in fits.values() if fit.data is not None), None)
     measured = {name: _measure(fit, posteriors[name], shared, held_out, num_draws, seed) for name, fit in fits.items()}
@@ -67,12 +67,6 @@ def compare(
         num_draws=num_draws,
         notes=tuple(_notes_on_all(fits, reference, base)),
     )
-
-
-def _affordable(fits: Mapping[str, Fit], num_draws: int) -> int:
-    """Return how many draws of the largest posterior can be held."""
-    size = max(sum(np.size(leaf) for leaf in contract.leaves(fit.params).values()) for fit in fits.values())
-    return affordable(size, num_draws)
 
 
 # --- what can be compared ---------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""Gradients that conjugate models share: of a bound as a function of one block of q, the others held.
+"""What conjugate models share: gradients of a bound as a function of one block of q, and rows given draws of globals.
 
 Such a function is known by its maximum, the target, which is where the update would go.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from latentzoo.inference.arrays import namespace, special
@@ -42,3 +43,15 @@ def logits_gradient(log_joint: Array, logits: Array) -> Array:
     log_q = special(logits).log_softmax(logits, axis=1)
     q, gap = namespace(logits).exp(log_q), log_joint - log_q
     return q * (gap - (q * gap).sum(1, keepdims=True))
+
+
+def mean_assignment(log_joints: Iterable[Array]) -> dict[str, Array]:
+    """Return p(component | row) as probabilities, the mean over draws of globals, and the most probable component.
+
+    log_joints: at each draw log p(row, component = k | globals), (rows, components), up to a constant of each row.
+    """
+    total, number = 0.0, 0
+    for joint in log_joints:
+        total, number = total + namespace(joint).exp(special(joint).log_softmax(joint, axis=1)), number + 1
+    resp: Array = total / number
+    return {"responsibilities": resp, "component": resp.argmax(1)}

@@ -152,7 +152,7 @@ class _Task(NamedTuple):
 
     def start(self, seed: int) -> Params:
         """Return where the method starts from, by default."""
-        return self.zoo.init(self.data, self.prior, seed, None if self.own else self.name)
+        return self.zoo.start(self.data, self.prior, seed, self.zoo.methods[0] if self.own else self.name)
 
     def score(self, params: Params) -> float:
         """Return the log predictive density of the validation data."""

@@ -172,7 +172,9 @@ class Entry:
         """
         if not isinstance(prior, self.Prior):
             raise UserError(f"prior is a {type(prior).__name__}: give {self.name}'s Prior, zoo.prior(data, ...)")
-        default = self.model_room.default_prior(data, self.spec)
+        return self._check_prior(prior, self.model_room.default_prior(data, self.spec), data)
+
+    def _check_prior(self, prior: Any, default: Any, data: Any) -> Any:
         if all(given is kept for given, kept in zip(prior, self.without_priors(prior), strict=True)):
             default = self.without_priors(default)
         for field, value, usual in zip(prior._fields, prior, default, strict=True):
@@ -208,7 +210,8 @@ class Entry:
         """
         contract.check_keywords(given, self.Prior._fields, "field of the prior")
         data = None if data is None else self.check(data)
-        return self.check_prior(self.model_room.default_prior(data, self.spec)._replace(**given), data)
+        default = self.model_room.default_prior(data, self.spec)
+        return self._check_prior(default._replace(**given), default, data)
 
     def init(self, data: Any, prior: Any = None, seed: int = 0, method: str | None = None) -> Params:
         """Return the parameters that a method, by default the first, starts from.
@@ -218,9 +221,13 @@ class Entry:
         method = choose(method or self.methods[0], self.methods, f"method of {self.name}")
         data = self.check(data)
         prior = self.prior(data) if prior is None else self.check_prior(prior, data)
-        return self._init(data, self.prior_for(method, prior), seed, self.is_point(method))
+        return self.start(data, prior, seed, method)
 
-    def _init(self, data: Any, prior: Any, seed: int, point: bool) -> Params:
+    def start(self, data: Any, prior: Any, seed: int, method: str) -> Params:
+        """Return the parameters that a method starts from, of checked arguments: `init` checks them first."""
+        return self._start(data, self.prior_for(method, prior), seed, self.is_point(method))
+
+    def _start(self, data: Any, prior: Any, seed: int, point: bool) -> Params:
         return self.guide_room.init(data, prior, self.spec, np.random.default_rng(seed), point)
 
     def elbo(self, params: Params, data: Any, prior: Any) -> float:
@@ -370,7 +377,7 @@ class Entry:
     def _example(self, prior: Any, seed: int) -> Params | None:
         """Return params of a model that cannot draw its point parameters, None where all are drawn."""
         point_only = self.Theta._fields and all(map(self.is_point, self.methods))
-        return self._init(self._empty, prior, seed, point=True) if point_only else None
+        return self._start(self._empty, prior, seed, point=True) if point_only else None
 
     def exchangeable(self, prior: Any) -> str | None:
         """Return the plate whose labels mean nothing: posteriors may differ by a permutation of it; or None."""

@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from latentzoo.guides.earthquakes import Phi
 from latentzoo.inference.arrays import namespace, special
-from latentzoo.inference.conjugate import dirichlet_gradient, gamma_gradient, logits_gradient
+from latentzoo.inference.conjugate import dirichlet_gradient, gamma_gradient, logits_gradient, mean_assignment
 from latentzoo.inference.divergences import kl_dirichlet, kl_gamma, kl_isotropic_normal
 from latentzoo.inference.kernels.mixture import mixture_sums
 from latentzoo.models.earthquakes import Data, Prior, Spec
@@ -287,12 +287,8 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
 
 def predict_at(draws: dict[str, Array], params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:
     """Return p(component | event, globals) as probabilities, its mean over draws, and the most probable component."""
-    total: Array = 0.0
-    for index in range(len(draws["loc"])):
-        joint = log_joint({site: values[index] for site, values in draws.items()}, data, prior)
-        total = total + np.exp(special(joint).log_softmax(joint, axis=1))
-    resp = total / len(draws["loc"])
-    return {"responsibilities": resp, "component": resp.argmax(1)}
+    each = ({site: values[index] for site, values in draws.items()} for index in range(len(draws["loc"])))
+    return mean_assignment(log_joint(latents, data, prior) for latents in each)
 
 
 def log_likelihood(

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from latentzoo.guides.gaussian_mixture import Phi
 from latentzoo.inference.arrays import namespace, special
-from latentzoo.inference.conjugate import dirichlet_gradient, logits_gradient
+from latentzoo.inference.conjugate import dirichlet_gradient, logits_gradient, mean_assignment
 from latentzoo.inference.divergences import kl_dirichlet
 from latentzoo.inference.kernels.mixture import mixture_sums
 from latentzoo.inference.normal_wishart import (
@@ -308,12 +308,8 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
 
 def predict_at(draws: dict[str, Array], params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:
     """Return p(component | row, globals) as probabilities, its mean over draws, and the most probable component."""
-    total: Array = 0.0
-    for index in range(len(draws["loc"])):
-        joint = log_joint(_at({site: values[index] for site, values in draws.items()}, spec), data, spec)
-        total = total + np.exp(special(joint).log_softmax(joint, axis=1))
-    resp = total / len(draws["loc"])
-    return {"responsibilities": resp, "component": resp.argmax(1)}
+    each = ({site: values[index] for site, values in draws.items()} for index in range(len(draws["loc"])))
+    return mean_assignment(log_joint(_at(latents, spec), data, spec) for latents in each)
 
 
 def log_likelihood(

@@ -54,6 +54,11 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     return found
 
 
+def num_numbers(tree: Any) -> int:
+    """Return how many numbers the arrays of a tree hold."""
+    return sum(int(np.size(leaf)) for leaf in leaves(tree).values())
+
+
 def from_leaves(kind: Any, arrays: Mapping[str, Any], name: str) -> Any:
     """Return the tree of this kind (a NamedTuple class, nested ones, or a dict) that has these dotted leaves.
 
