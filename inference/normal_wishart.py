@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from latentzoo.inference.arrays import namespace, special
+from latentzoo.inference.arrays import multivariate, namespace, special
 from latentzoo.inference.precision import Form
 
 Array = Any
@@ -36,7 +36,7 @@ def spread(factor: Array, like: Array) -> Array:
 def multi(function: Any, shape: Array, order: tuple[int, int]) -> Array:
     """Return the sum of a function, such as psi, at a, a - 1/2, ..., a - (n - 1)/2, for all distributions."""
     n, number = order
-    return number * function(shape[..., None] - np.arange(n) / 2.0).sum(-1)
+    return number * multivariate(function, shape, n)
 
 
 def expected_precision(form: Form, block: Block) -> Array:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GENERAL = ("comparison", "trace")  # files of no model, whatever models are called
+GENERAL = ("comparison", "samplers", "trace")  # files of no model, whatever models are called
 DPI = 150
 INK, ACCENT = "#333333", "#882255"
 # Nine colours that the colour-blind tell apart (Paul Tol's "muted") and three shapes: 27 components before one repeats.

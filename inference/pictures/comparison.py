@@ -37,7 +37,7 @@ def draw(of: Comparison) -> "Figure":
 
     Of many coordinates, those are drawn on which the fits lie furthest apart.
     """
-    base = of.reference or of.rows[0].name
+    base = _base(of)
     posteriors, total = _posteriors(of, base)
     coordinates = len(next(iter(posteriors.values()), {}))
     each = _height_of_one(len(posteriors))
@@ -54,6 +54,13 @@ def draw(of: Comparison) -> "Figure":
     _draw_key(key, of, base, looks, beyond=max(centres, default=0.0) >= FURTHEST)
     figure.suptitle(of.model, fontsize="medium")
     return figure
+
+
+def _base(of: Comparison) -> str:
+    """Return the fit that the others are drawn beside: the reference, else the first, of those with a posterior."""
+    spread = {row.name for row in of.sites if row.sd > ROUNDING * abs(row.mean)}
+    wanted = [of.reference, *(row.name for row in of.rows)]
+    return next((name for name in wanted if name in spread), of.rows[0].name)
 
 
 def _height_of_one(num_fits: int) -> float:

@@ -36,7 +36,8 @@ class Handle:
     dist: the library's distributions.
     xp: its array namespace. Shared names: concatenate, stack, sum(axis=), where, einsum, exp, log, sqrt, zeros_like.
     array: converts to the library's arrays.
-    nn: softmax, softplus, sigmoid, relu, tanh, logsumexp, log_softmax, one_hot, digamma, gammaln (last axis), and
+    nn: softmax, softplus, sigmoid, relu, tanh, logsumexp, log_softmax, digamma, gammaln (last axis); one_hot(x, size):
+        of categories, but those that are vectors already, as relaxed ones are, stay as they are; and
         cholesky: the lower triangle of real matrices, its diagonal through exp, so that it is a Cholesky factor.
     stop_gradient: the value, with no gradient through it.
     scan: `scan(step, state, length)`, for simulation: draws a chain, `step(state) -> (state, outputs)`, and returns the
@@ -140,7 +141,7 @@ def pyro_handle() -> Handle:
         softmax=lambda x: torch.softmax(x, -1),
         log_softmax=lambda x: torch.log_softmax(x, -1),
         logsumexp=lambda x: torch.logsumexp(x, -1),
-        one_hot=lambda x, size: torch.nn.functional.one_hot(x.long(), size),
+        one_hot=lambda x, size: x if x.is_floating_point() else torch.nn.functional.one_hot(x.long(), size),
         softplus=torch.nn.functional.softplus,
         sigmoid=torch.sigmoid,
         relu=torch.relu,
@@ -179,6 +180,8 @@ def numpyro_handle() -> Handle:
     from numpyro.contrib import control_flow
     from numpyro.ops.indexing import Vindex
 
+    from latentzoo.models.language.categoricals import one_hot_categoricals
+
     class Wishart(dist.Wishart):
         """NumPyro's, whose draws by Bartlett's decomposition are differentiable in its shape, too."""
 
@@ -192,7 +195,7 @@ def numpyro_handle() -> Handle:
         softmax=lambda x: jax.nn.softmax(x, -1),
         log_softmax=lambda x: jax.nn.log_softmax(x, -1),
         logsumexp=lambda x: jax.scipy.special.logsumexp(x, -1),
-        one_hot=lambda x, size: jax.nn.one_hot(x, size, dtype=int),
+        one_hot=lambda x, size: x if jnp.issubdtype(x.dtype, jnp.floating) else jax.nn.one_hot(x, size, dtype=int),
         softplus=jax.nn.softplus,
         sigmoid=jax.nn.sigmoid,
         relu=jax.nn.relu,
@@ -213,7 +216,7 @@ def numpyro_handle() -> Handle:
         factor=numpyro.factor,
         mask=numpyro.handlers.mask,
         scale=numpyro.handlers.scale,
-        dist=SimpleNamespace(**{**vars(dist), "Wishart": Wishart}),
+        dist=SimpleNamespace(**{**vars(dist), "Wishart": Wishart, **one_hot_categoricals()}),
         xp=jnp,
         array=jnp.asarray,
         nn=nn,
