@@ -132,14 +132,22 @@ def constants(values: Mapping[str, Any], ppl: Handle) -> Fixed:
 
 def pushed(noise: Mapping[str, Any], ppl: Handle) -> Fixed:
     """Return the functions that push standard normal noise through the location and scale of each site."""
-
-    def push(eps: Array, distribution: Any) -> Array:
-        normal = base(distribution)
-        if type(normal).__name__ != "Normal":
-            raise UserError(f"noise was given for a site that is {type(normal).__name__}: only a Normal takes it")
-        return normal.loc + normal.scale * eps
-
     return {name: functools.partial(push, ppl.array(eps)) for name, eps in noise.items()}
+
+
+def push(eps: Array, distribution: Any) -> Array:
+    """Return standard normal noise, of the shape of a draw, as a draw of a normal distribution.
+
+    Raises
+    ------
+    UserError: the distribution is not normal.
+    """
+    normal = base(distribution)
+    if type(normal).__name__ == "MultivariateNormal":
+        return normal.loc + (normal.scale_tril @ eps[..., None])[..., 0]
+    if type(normal).__name__ != "Normal":
+        raise UserError(f"noise was given for a site that is {type(normal).__name__}: only a normal one takes it")
+    return normal.loc + normal.scale * eps
 
 
 def base(distribution: Any) -> Any:

@@ -62,12 +62,17 @@ class Backend:
     def elbo(self, pair: Pair, params: Arrays, fixed: Fixed) -> Array:
         """Return the ELBO of one draw of the guide, by TraceEnum_ELBO."""
         import pyro
+
+        with pyro.get_param_store().scope():
+            return self.elbo_in_store(pair, params, fixed)
+
+    def elbo_in_store(self, pair: Pair, params: Arrays, fixed: Fixed) -> Array:
+        """Return the ELBO of one draw inside an optimiser's step, whose parameters a scope of their own would spoil."""
         from pyro.infer import TraceEnum_ELBO
 
         loss = TraceEnum_ELBO(max_plate_nesting=pair.max_plate_nesting, strict_enumeration_warning=False)
-        with pyro.get_param_store().scope():
-            model, guide = self._fixing(pair.model, params, {}), self._fixing(pair.guide, params, fixed)
-            return -loss.differentiable_loss(model, guide, *pair.args, **pair.kwargs)
+        model, guide = self._fixing(pair.model, params, {}), self._fixing(pair.guide, params, fixed)
+        return -loss.differentiable_loss(model, guide, *pair.args, **pair.kwargs)
 
     def value_and_gradient(self, function: Callable[[Arrays], Array], params: Arrays) -> tuple[float, Arrays]:
         """Return the value and the gradient, zero where a parameter does not enter."""

@@ -51,28 +51,40 @@ def _entry(name: str, spec: Any) -> "Entry":
 class Losses:
     """The loss under which a model and its guide are exact in their discrete sites, for each library.
 
-    Keywords (`num_particles`, ...) go to the library's class.
+    estimator: one of `estimators.ESTIMATORS` by its name, or an instance: how the gradient is estimated; by default as
+    the library does it. Other keywords (`num_particles`, ...) go to the library's class.
     """
 
-    def __init__(self, kind: str, max_plate_nesting: int):
-        self._kind, self._nesting = kind, max_plate_nesting
+    def __init__(self, kind: str, max_plate_nesting: int, rows: tuple[str, ...]):
+        self._kind, self._nesting, self._rows = kind, max_plate_nesting, rows
 
-    def pyro(self, **options: Any) -> Any:
+    def pyro(self, estimator: Any = None, **options: Any) -> Any:
         """Return the loss for `pyro.infer.SVI`."""
         from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 
+        if estimator is not None:
+            return self._estimating("pyro", estimator, **options)
         loss = {"enumerated": TraceEnum_ELBO, "sampled": Trace_ELBO}[self._kind]
         return loss(max_plate_nesting=self._nesting, **options)
 
-    def numpyro(self, **options: Any) -> Any:
+    def numpyro(self, estimator: Any = None, **options: Any) -> Any:
         """Return the loss for `numpyro.infer.SVI`."""
         from numpyro.infer import Trace_ELBO
 
         from latentzoo.inference.automatic_numpyro import enumerated_elbo
 
+        if estimator is not None:
+            return self._estimating("numpyro", estimator, **options)
         if self._kind == "enumerated":
             return enumerated_elbo()(max_plate_nesting=self._nesting, **options)
         return Trace_ELBO(**options)
+
+    def _estimating(self, library: str, estimator: Any, num_particles: int = 1) -> Any:
+        from latentzoo.inference import estimators
+
+        return estimators.loss(
+            library, estimator, num_particles=num_particles, rows=self._rows, max_plate_nesting=self._nesting
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,7 +158,7 @@ class Entry:
     @functools.cached_property
     def loss(self) -> Losses:
         """The right loss for SVI: `entry.loss.pyro()`, `entry.loss.numpyro()`."""
-        return Losses(self.guide_room.LOSS, self.model_room.MAX_PLATE_NESTING)
+        return Losses(self.guide_room.LOSS, self.model_room.MAX_PLATE_NESTING, self.row_plates)
 
     # --- data, prior, parameters ---
 

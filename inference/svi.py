@@ -44,6 +44,8 @@ class Settings:
     optimiser: optax's, or torch's through Pyro; their numbers agree.
     batch_rows: the rows of a minibatch; the whole data by default.
     num_particles: draws of the guide for each step.
+    estimator: of the gradient, one of `latentzoo.inference.estimators` by its name, or an instance of one; by default
+        the library's own loss.
     """
 
     learning_rate: float = 0.05
@@ -51,12 +53,17 @@ class Settings:
     optimiser: Literal["adam", "sgd"] = "adam"
     batch_rows: int | None = None
     num_particles: int = 1
+    estimator: Any = None
 
     def __post_init__(self) -> None:
         contract.check_number("learning_rate", self.learning_rate, above=0.0)
         contract.check_whole("num_particles", self.num_particles)
         if self.batch_rows is not None:
             contract.check_whole("batch_rows", self.batch_rows)
+        if self.estimator is not None:
+            from latentzoo.inference import estimators
+
+            object.__setattr__(self, "estimator", estimators.named(self.estimator))
 
 
 class Problem(NamedTuple):
@@ -71,6 +78,7 @@ class Problem(NamedTuple):
     optimiser: str
     num_particles: int
     total_rows: int | None
+    estimator: Any = None
 
     @property
     def kwargs(self) -> dict[str, int]:
@@ -129,7 +137,8 @@ def steps(
     batch = settings.batch_rows
     if batch is not None and batch > total:
         raise UserError(f"batch_rows is {batch}: the data have {total} rows")
-    problem = Problem(zoo, guide, settings.optimiser, settings.num_particles, None if batch is None else total)
+    seen = None if batch is None else total
+    problem = Problem(zoo, guide, settings.optimiser, settings.num_particles, seen, settings.estimator)
     module = importlib.import_module(f"latentzoo.inference.svi_{library}")
     stepper = cast(Stepper, module.Stepper(problem, Start(_arrays(library, data, prior, params), seed, state)))
     batches = None if batch is None else _batches(total, batch, np.random.default_rng(seed))

@@ -67,8 +67,9 @@ def _compiled(problem: Problem) -> tuple[Any, Callable[..., Any], Callable[..., 
 
     optimiser = {"adam": optax.adam, "sgd": optax.sgd}[problem.optimiser]
     transformation = optax.inject_hyperparams(optimiser)(learning_rate=0.0)
-    loss = problem.zoo.loss.numpyro(num_particles=problem.num_particles)
-    svi = SVI(problem.zoo.model.numpyro, problem.guide, transformation, loss)
+    loss = problem.zoo.loss.numpyro(num_particles=problem.num_particles, estimator=problem.estimator)
+    guide = problem.guide if problem.estimator is None else loss.remembering(problem.guide)
+    svi = SVI(problem.zoo.model.numpyro, guide, transformation, loss)
 
     def advance(state: Any, steps: Any, data: Any, prior: Any, params: Params) -> Any:
         def one(state: Any, step: Any) -> Any:

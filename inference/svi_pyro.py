@@ -25,8 +25,8 @@ class Stepper:
         self._rate = 0.0
         optimiser = {"adam": pyro.optim.Adam, "sgd": pyro.optim.SGD}[problem.optimiser]
         self._optimiser = optimiser(lambda *_: {"lr": self._rate})
-        loss = problem.zoo.loss.pyro(num_particles=problem.num_particles)
-        self._svi = pyro.infer.SVI(problem.zoo.model.pyro, problem.guide, self._optimiser, loss)
+        self._loss = problem.zoo.loss.pyro(num_particles=problem.num_particles, estimator=problem.estimator)
+        self._svi = pyro.infer.SVI(problem.zoo.model.pyro, problem.guide, self._optimiser, self._loss)
         self._store: dict[str, Any] | None = None
         self._random = torch.Generator().manual_seed(begin.seed).get_state()
         self._first = begin.state
@@ -61,6 +61,8 @@ class Stepper:
         """Return the parameters, unconstrained, the state of their optimisers, and that of the random numbers."""
         assert self._store is not None
         found = {"pyro.random": self._random.numpy()}
+        if self._remembers:
+            found["pyro.memory"] = as_numpy(self._loss.memory).copy()
         with self._private():
             for name, held in self._optimiser.get_state().items():
                 found[f"pyro.value.{name}"] = as_numpy(self._store["params"][name]).copy()
@@ -69,6 +71,11 @@ class Stepper:
                     f"pyro.{key}.{name}": as_numpy(value).copy() for key, value in kept.items() if value is not None
                 }
         return found
+
+    @property
+    def _remembers(self) -> bool:
+        estimator = self._problem.estimator
+        return estimator is not None and estimator.remembers
 
     def _restore(self, state: dict[str, np.ndarray], batch: Any) -> None:
         """Put parameters, optimisers and random numbers back to where they were."""
@@ -87,6 +94,8 @@ class Stepper:
             waiting[name] = {"state": {0: kept} if kept else {}, "param_groups": groups}
         self._optimiser.set_state(waiting)
         torch.set_rng_state(torch.from_numpy(state["pyro.random"]))
+        if self._remembers:
+            self._loss.memory = torch.from_numpy(state["pyro.memory"])
 
     @contextmanager
     def _private(self) -> Iterator[None]:

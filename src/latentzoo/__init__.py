@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from latentzoo.inference import divergences, estimators, importance, samplers
     from latentzoo.inference.compare import compare
     from latentzoo.inference.fit import fit
     from latentzoo.inference.registry import get, names
@@ -29,14 +30,34 @@ _HOMES = {
     "verify": "inference.verify",
 }
 
-__all__ = ["Fit", "Note", "Params", "UserError", "compare", "fit", "get", "load", "names", "verify"]
+# Modules that users take functions from: `lz.estimators.Score`, `lz.importance.evidence`.
+_MODULES = ("divergences", "estimators", "importance", "samplers")
+
+__all__ = [
+    "Fit",
+    "Note",
+    "Params",
+    "UserError",
+    "compare",
+    "divergences",
+    "estimators",
+    "fit",
+    "get",
+    "importance",
+    "load",
+    "names",
+    "samplers",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"latentzoo.inference.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"latentzoo.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, *_MODULES])
