@@ -1,4 +1,4 @@
-"""The command line: `latentzoo list | show | simulate | fit | compare | verify | bench`.
+"""The command line: `latentzoo list | show | simulate | fit | compare | verify | bench | conformance`.
 
 The options of `simulate` and `fit` are those of the model that is named: the fields of its Spec, the keywords of its
 reader and of `latentzoo.fit`, read from their annotations, defaults and docstrings. Nothing here knows of one model.
@@ -407,6 +407,16 @@ def bench(
     chosen = [choose(suite, runner.suites(), "suite") for suite in suites] or list(runner.suites())
     ok = runner.run(chosen, out, quick=quick, seed=seed, catalogues=commands.catalogues(data))
     ctx.exit(0 if ok else 1)
+
+
+@root.command()
+@click.option("-o", "--out", type=Output("folder"), help="a folder to write the page and the numbers into")
+def conformance(out: Path | None) -> None:
+    """Show where Pyro, NumPyro and their peers disagree with exact values.
+
+    The page has a program for each case. The exit status is 0 whatever the libraries do.
+    """
+    importlib.import_module("latentzoo.benchmarks.conformance").command(out, click.echo)
 
 
 def _runner() -> Any:
