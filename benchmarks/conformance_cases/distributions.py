@@ -167,6 +167,77 @@ class WishartUnconstrained(Case):
         return dist.biject_to(support).inv(jnp.eye(2)).size
 
 
+class StatesNotFromZero(Case):
+    """A discrete site whose states are not 0, 1, ..."""
+
+    title = "TraceEnum_ELBO takes the states of every site for 0, 1, ..."
+    user = "sums out z ~ DiscreteUniform(1, 3), seen through x ~ Normal(z, 1), under jit"
+    known = "enumeration: the log of the mean of three normal densities"
+    tolerance = 1e-10
+    verdicts = {"pyro": "absent", "numpyro": "wrong"}
+    note = (
+        "The enumerating handler makes the values of a site by arange(size), whatever its enumerate_support says; so no"
+        " one-hot site can be enumerated. Without jit, validation warns of values outside the support. Take a"
+        " Categorical, and count its states from 0."
+    )
+
+    @staticmethod
+    def exact() -> float:
+        """Return log p(x = 2.5)."""
+        from scipy.stats import norm
+
+        return float(np.log(norm([1, 2, 3], 1).pdf(2.5).mean()))
+
+    @staticmethod
+    def numpyro() -> float:
+        import jax
+        import numpyro
+        import numpyro.distributions as dist
+        from numpyro.infer import TraceEnum_ELBO
+
+        def model():
+            z = numpyro.sample("z", dist.DiscreteUniform(1, 3), infer={"enumerate": "parallel"})
+            numpyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=2.5)
+
+        def guide():
+            pass
+
+        elbo = TraceEnum_ELBO(max_plate_nesting=0)
+        return jax.jit(lambda key: -elbo.loss(key, {}, model, guide))(jax.random.PRNGKey(0))
+
+
+class BatchOfWisharts(Case):
+    """The divergence of a batch of Wishart distributions."""
+
+    title = "the KL divergence of a batch of Wisharts is not that of each"
+    user = "takes the divergence of two pairs of Wishart distributions that are alike, in one call"
+    known = "each alone: KL(Wishart(4, I) || Wishart(6, 2 I)) in two dimensions, E log det by quadrature"
+    tolerance = 1e-6
+    verdicts = {"torch": "wrong"}
+    note = "The generic rule of exponential families adds one term up over the batch. A batch of one is right."
+
+    @staticmethod
+    def exact() -> list[float]:
+        """Return the mean log ratio of the densities of W = Wishart(4, I), from E log det W and E tr W, twice."""
+        from scipy.stats import chi2, wishart
+
+        # det W is a product of chi-squares with 4 and 3 degrees of freedom, and E tr W = 8.
+        log_det = sum(chi2(degrees).expect(np.log) for degrees in (4, 3))
+        at = np.eye(2)
+        constant = wishart(4, np.eye(2)).logpdf(at) - wishart(6, 2 * np.eye(2)).logpdf(at) + 0.5 * 2 - 0.25 * 2
+        each = constant + (0.5 - 1.5) * log_det - 0.5 * 8 + 0.25 * 8
+        return [float(each), float(each)]
+
+    @staticmethod
+    def torch() -> list[float]:
+        import torch
+        from torch.distributions import Wishart, kl_divergence
+
+        identity = torch.eye(2).expand(2, 2, 2)
+        q, p = Wishart(torch.full((2,), 4.0), identity), Wishart(torch.full((2,), 6.0), 2 * identity)
+        return kl_divergence(q, p).tolist()
+
+
 class NoiseOfWideData(Case):
     """The noise variance of PCA on data with more columns than rows."""
 
