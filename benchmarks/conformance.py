@@ -14,6 +14,7 @@ from latentzoo.benchmarks.conformance_cases import page, sweep
 from latentzoo.benchmarks.conformance_cases.case import PEERS, Case, Outcome, Peer, cases, installed, run
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
+from latentzoo.inference.progress import progress
 from latentzoo.models.language.files import atomic
 
 SUITE = "where Pyro, NumPyro and their peers disagree with exact values"
@@ -26,9 +27,16 @@ def programs() -> list[tuple[type[Case], Peer]]:
 
 def command(out: Path | None, say: Callable[[str], None]) -> None:
     """Run everything and print it; write `conformance.md` and `conformance.json` into a folder if one is given."""
-    say("Running every case, then every loss with every feature: about a minute ...\n")
-    outcomes = [run(case, peer) for case, peer in programs()]
-    cells = [cell for peer in sweep.SWEPT for cell in sweep.sweep(peer)]
+    found = programs()
+    outcomes: list[Outcome] = []
+    cells: list[sweep.Cell] = []
+    with progress("conformance", len(found) + len(sweep.SWEPT)) as update:
+        for done, (case, peer) in enumerate(found):
+            update(done, f"{case.__name__}, {PEERS[peer][0]}")
+            outcomes.append(run(case, peer))
+        for done, peer in enumerate(sweep.SWEPT, len(found)):
+            update(done, f"every loss with every feature, {PEERS[peer][0]}")
+            cells.extend(sweep.sweep(peer))
     rows = [*map(outcome_row, outcomes), *map(cell_row, cells)]
     say(page.text(rows))
     if out is None:
