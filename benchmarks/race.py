@@ -36,6 +36,7 @@ LEARNING_RATES = {True: (0.01, 0.03, 0.1), False: (0.003, 0.01, 0.03, 0.1, 0.3)}
 WARM_UP = svi.BLOCK + 1  # steps: a library may compile at the first look at the bound and at the second
 NUM_STARTS = 10  # of which the best is where a seed's runs begin
 MINIBATCHES = 10  # of which one is a minibatch
+NO_RACE = ("mle", "moments", "alpha")
 
 
 class Contestant(NamedTuple):
@@ -73,13 +74,14 @@ class Run(NamedTuple):
 def contestants(zoo: Entry) -> list[Contestant]:
     """Return the closed forms that an entry declares, and SVI in each library; a sampler climbs no bound.
 
-    Complete data, which "mle" needs, are no race.
+    Complete data, which "mle" needs, are no race; nor is another divergence than that of the bound.
     """
-    closed = [method for method in zoo.methods if method != "mle" and not fitting.HOMES[method].LIBRARIES]
+    closed = [method for method in zoo.methods if method not in NO_RACE and not fitting.HOMES[method].LIBRARIES]
     found = [Contestant(method) for method in closed]
     if "svi" not in zoo.methods:
         return found
-    return [*found, *(Contestant("svi", library) for library in svi.LIBRARIES), Contestant("svi", "numpyro", True)]
+    found += [Contestant("svi", library) for library in svi.LIBRARIES]
+    return [*found, Contestant("svi", "numpyro", True)] if zoo.has_rows else found
 
 
 def units(context: Context) -> Iterator[Unit]:

@@ -131,10 +131,15 @@ def constants(values: Mapping[str, Any], ppl: Handle) -> Fixed:
 
 
 def pushed(noise: Mapping[str, Any], ppl: Handle) -> Fixed:
-    """Return the functions that push standard normal noise through the location and scale of each site."""
+    """Return the functions that push standard normal noise through the location and scale of each site.
+
+    The scale of a multivariate normal is its Cholesky factor.
+    """
 
     def push(eps: Array, distribution: Any) -> Array:
         normal = base(distribution)
+        if type(normal).__name__ == "MultivariateNormal":
+            return normal.loc + (normal.scale_tril @ eps[..., None])[..., 0]
         if type(normal).__name__ != "Normal":
             raise UserError(f"noise was given for a site that is {type(normal).__name__}: only a Normal takes it")
         return normal.loc + normal.scale * eps
