@@ -220,9 +220,9 @@ def section(rows: Sequence[Row], folder: Path) -> str:
     """Return the picture and the table."""
     intro = (
         "The exclusive divergence KL(q || p), which the ELBO bounds, has a minimum on each of two modes that are far"
-        " apart and a third across both; the inclusive one, KL(p || q), has one, at the moments; Minka's D_alpha(p || q)"
-        " is between. The maps show by colour where a run from each start ends: L-BFGS on the exact bound, and SVI at"
-        " learning rates that stay as they are. The white dots are the modes.\n\n"
+        " apart and a third across both; the inclusive one, KL(p || q), has one, at the moments; Minka's"
+        " D_alpha(p || q) is between. The maps show by colour where a run from each start ends: L-BFGS on the exact"
+        " bound, and SVI at learning rates that stay as they are. The white dots are the modes.\n\n"
         "With modes of unit width at -2 and 2 there is one minimum of the exclusive divergence, across both."
     )
     lines = [

@@ -1,8 +1,9 @@
 """Nodes and weights for expectations over standard normal numbers, E f(e) with e ~ Normal(0, I).
 
 The trapezoid rule on the whole line is exact to rounding for a function that is analytic in a strip around it, with a
-step that is read off the width of the strip (Trefethen & Weideman, 2014, theorem 5.1). In more dimensions it is taken
-along each axis. Where that is too much, a Sobol sequence takes its place, whose error falls about as 1 / nodes.
+step that is read off the width of the strip (Trefethen & Weideman, 2014, theorem 5.1). In more dimensions the nodes of
+several rules are combined. Where they are too many a Sobol sequence takes their place, whose error falls about as
+1 / nodes.
 """
 
 import functools
@@ -50,24 +51,38 @@ class Axis(NamedTuple):
         """How many nodes it takes."""
         return np.ceil((self.high - self.low) / self.step) + 1.0
 
-    def points(self) -> Float[np.ndarray, "points"]:
+    def nodes(self) -> Nodes:
         """Return the nodes: multiples of the step."""
-        return self.step * np.arange(np.floor(self.low / self.step), np.ceil(self.high / self.step) + 1.0)
+        e = self.step * np.arange(np.floor(self.low / self.step), np.ceil(self.high / self.step) + 1.0)
+        return Nodes(e[:, None], np.log(self.step) - 0.5 * e**2 - HALF_LOG_2PI)
 
 
-def tensor_nodes(axes: Sequence[Axis], rotation: Float[np.ndarray, "dims dims"]) -> Nodes:
-    """Return the nodes of every combination of the points on the axes, which are the columns of the rotation."""
-    grid = np.meshgrid(*(axis.points() for axis in axes), indexing="ij")
-    along = np.stack([column.ravel() for column in grid], axis=1)
-    log_steps = sum(np.log(axis.step) for axis in axes)
-    return Nodes(along @ rotation.T, log_steps - 0.5 * (along**2).sum(1) - len(axes) * HALF_LOG_2PI)
+def cubic_nodes(num_dims: int) -> Nodes:
+    """Return the 2 num_dims nodes of a rule that is exact for polynomials up to degree three (Stroud, 1971, 3-1)."""
+    far = np.sqrt(num_dims) * np.eye(num_dims)
+    return Nodes(np.concatenate([far, -far]), np.full(2 * num_dims, -np.log(2.0 * num_dims)))
+
+
+def product(parts: Sequence[Nodes]) -> Nodes:
+    """Return every combination of the nodes of some coordinates with those of the next."""
+    return functools.reduce(_pairs, parts)
+
+
+def _pairs(left: Nodes, right: Nodes) -> Nodes:
+    first, second = np.indices((len(left.e), len(right.e))).reshape(2, -1)
+    e = np.concatenate([left.e[first], right.e[second]], axis=1)
+    return Nodes(e, left.log_weight[first] + right.log_weight[second])
 
 
 @functools.cache
 def sobol_nodes(num_dims: int) -> Nodes:
-    """Return normal nodes made of a scrambled Sobol sequence and its mirror image, always the same."""
+    """Return normal nodes made of a scrambled Sobol sequence, always the same: exact for polynomials to degree three.
+
+    Each point has its mirror image, and all are stretched until their covariance is that of a standard normal.
+    """
     from scipy.stats import qmc
 
     half = ndtri(qmc.Sobol(num_dims, rng=0).random_base2(LOG_SOBOL))
+    half = np.linalg.solve(np.linalg.cholesky(half.T @ half / len(half)), half.T).T
     e = np.concatenate([half, -half])
     return Nodes(e, np.full(len(e), -np.log(len(e))))

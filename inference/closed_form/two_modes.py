@@ -14,9 +14,12 @@ file's own.
 divergence of order a, D_a(p || q) (2005, equation 3), is lowest. As a tends to 0 it is the ELBO; as it tends to 1,
 (R_a - log Z) / (1 - a) tends to -KL(p || q).
 
-The expectations are sums over nodes (`quadrature`): to rounding where the nodes are few enough, which they always are
-in one dimension; else over a Sobol sequence. `value_and_gradient` has the estimate of (3) from one e of its own, with
-log q(x) in place of its mean.
+The expectations are sums over nodes (`quadrature`). Those of (3) and (4) are exact to rounding for modes of the same
+width in any number of dimensions, and for others in one, and in two unless the modes are far apart. Else they are means
+over 32,768 points of a Sobol sequence: with concentric modes, whose bound a radial integral gives, it was off by 4e-5
+nats in three dimensions, by 3e-4 in five and by 4e-3 in twenty. (5) is exact in one dimension, and while the nodes are
+at most MOST_NODES. `value_and_gradient` has the estimate of (3) from one e of its own, with log q(x) in place of its
+mean.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +30,7 @@ from scipy.special import logsumexp
 
 from latentzoo.guides.two_modes import Phi
 from latentzoo.inference.arrays import cholesky, raw_cholesky
-from latentzoo.inference.quadrature import HALF_LOG_2PI, REACH, Axis, Nodes, sobol_nodes, tensor_nodes
+from latentzoo.inference.quadrature import HALF_LOG_2PI, REACH, Axis, Nodes, cubic_nodes, product, sobol_nodes
 from latentzoo.inference.tables import aligned
 from latentzoo.models.language.contract import Params
 from latentzoo.models.two_modes import Data, Prior, Spec, moments
@@ -121,7 +124,8 @@ class Gaussian(NamedTuple):
 def quadrature(params: Params, prior: Prior, alpha: float = 0.0) -> Nodes:
     """Return nodes for expectations of log p~ under q, or, with 0 < alpha < 1, of (p~ / q)^alpha.
 
-    log p~ has a kink where both modes are as likely: the first axis lies across it.
+    log p~ has a kink where both modes are as likely: the first axis lies across it. Where they are as wide as each
+    other, log p~ is quadratic along the other axes, for which few nodes are enough in any number of dimensions.
     """
     target, (loc, factor) = Target.of(prior), Gaussian.of(params)
     # u = log (w_2 N_2 / w_1 N_1), and its slope by e at e = 0.
@@ -131,8 +135,13 @@ def quadrature(params: Params, prior: Prior, alpha: float = 0.0) -> Nodes:
     low, high, precision = _extent(target, loc, turned, alpha)
     strip = _strip(target, turned, rotation.T @ slope, reach=np.maximum(-low, high).max())
     axes = [Axis(*map(float, axis)) for axis in zip(low, high, precision, strip, strict=True)]
-    affordable = np.prod([axis.size for axis in axes]) <= MOST_NODES
-    return tensor_nodes(axes, rotation) if affordable else sobol_nodes(len(loc))
+    if len(axes) > 1 and alpha == 0.0 and target.scale[0] == target.scale[1]:
+        found = product([axes[0].nodes(), cubic_nodes(len(axes) - 1)])
+    elif np.prod([axis.size for axis in axes]) <= MOST_NODES:
+        found = product([axis.nodes() for axis in axes])
+    else:
+        return sobol_nodes(len(axes))
+    return found._replace(e=found.e @ rotation.T)
 
 
 def _extent(target: Target, loc: Array, turned: Array, alpha: float) -> tuple[Array, Array, Array]:
