@@ -27,7 +27,7 @@ SUITE = (
 ENTRY, PICTURE = "two_modes", Path("two_modes") / "two_modes.png"
 # Where the modes are, of unit width and equal weight, and at how many places the exclusive divergence has a minimum.
 NUM_OPTIMA = {3.0: 3, 2.0: 1}
-GRID = {True: (25, 13), False: (81, 41)}  # quick or not: means and widths to start from
+GRID = {True: (21, 11), False: (81, 41)}  # quick or not: means and widths to start from
 NUM_ALPHAS = {True: 20, False: 60}
 LEARNING_RATES = {True: (0.01, 0.03, 0.1, 0.3, 1.0), False: (0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0)}
 NUM_STARTS = {True: 7, False: 25}  # of SVI
