@@ -23,6 +23,7 @@ NUM_STEPS = 1000
 LIBRARIES: tuple[Library, ...] = ()  # it runs on arrays alone
 MEMORY = 20  # moves that the curvature is read off
 HALVINGS = 60
+MOST_GROWTH = 10.0  # of a move over the one before: what is known of the bound is known near by
 ROUNDING = np.finfo(np.float64).eps
 PROMISED = 1e-4  # the part of the rise that the slope promises which a move must bring (Nocedal & Wright, 2006, 3.1)
 
@@ -105,7 +106,10 @@ def _flat(params: Params) -> Flat:
 
 
 def _direction(here: _Place, memory: deque[tuple[Flat, Flat]]) -> Flat:
-    """Return where the curvature of the last moves has the maximum; without any, a move of length one up the slope."""
+    """Return the way to where the curvature of the last moves has the maximum, or a part of it.
+
+    Without any moves it is one of length one, up the slope.
+    """
     from scipy.optimize import LbfgsInvHessProduct
 
     if not memory:
@@ -113,7 +117,9 @@ def _direction(here: _Place, memory: deque[tuple[Flat, Flat]]) -> Flat:
     moves, turns = map(np.array, zip(*memory, strict=True))
     # The inverse curvature that SciPy's product begins with is 1: numbers are measured in units in which it is.
     unit = np.sqrt(moves[-1] @ turns[-1]) / np.linalg.norm(turns[-1])
-    return unit**2 * LbfgsInvHessProduct(moves / unit, turns * unit).matvec(here.slope)
+    found = unit**2 * LbfgsInvHessProduct(moves / unit, turns * unit).matvec(here.slope)
+    longest = MOST_GROWTH * np.linalg.norm(moves[-1])
+    return found * min(1.0, float(longest / np.linalg.norm(found)))
 
 
 def _along(surface: _Surface, here: _Place, direction: Flat) -> _Place | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtri
+from scipy.special import logsumexp, ndtri
 
 REACH = 9.0  # standard deviations, beyond which a Gaussian is below rounding
 EXPONENT = 37.0  # exp(-37) is rounding
@@ -86,3 +86,24 @@ def sobol_nodes(num_dims: int) -> Nodes:
     half = np.linalg.solve(np.linalg.cholesky(half.T @ half / len(half)), half.T).T
     e = np.concatenate([half, -half])
     return Nodes(e, np.full(len(e), -np.log(len(e))))
+
+
+def mixture_nodes(
+    share: Float[np.ndarray, "parts"],
+    mean: Float[np.ndarray, "parts dims"],
+    precision: Float[np.ndarray, "parts dims dims"],
+) -> Nodes:
+    """Return nodes of a Sobol sequence for functions that are large where a mixture of Gaussians is, and not e itself.
+
+    Each part has nodes of its own, which are weighed by the density of e over that of the mixture (Owen & Zhou, 2000):
+    the weights are bounded wherever the mixture bounds the function.
+    """
+    unit, places, log_parts = sobol_nodes(mean.shape[1]), [], []
+    for centre, each in zip(mean, precision, strict=True):
+        places.append(centre + np.linalg.solve(np.linalg.cholesky(each).T, unit.e.T).T)
+    e = np.concatenate(places)
+    for part, centre, each in zip(share, mean, precision, strict=True):
+        squared = (((e - centre) @ np.linalg.cholesky(each)) ** 2).sum(1)
+        log_parts.append(np.log(part) + 0.5 * np.linalg.slogdet(each)[1] - 0.5 * squared)
+    own = np.repeat(np.log(share), len(unit.e)) + np.tile(unit.log_weight, len(share))
+    return Nodes(e, own - 0.5 * (e**2).sum(1) - logsumexp(log_parts, axis=0))

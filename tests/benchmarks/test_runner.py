@@ -82,7 +82,7 @@ def held(folder: Path) -> dict[str, dict[str, object]]:
 
 def test_suites_are_found_by_their_declaration() -> None:
     found = runner.suites()
-    assert set(found) == {"agreement", "closed_form", "race", "speed"}
+    assert set(found) == {"agreement", "closed_form", "race", "speed", "two_modes"}
     for name, line in found.items():
         suite = runner.load(name)
         assert line == suite.SUITE

@@ -15,6 +15,7 @@ from latentzoo.benchmarks.runner import Context
 from latentzoo.cli import main
 from latentzoo.inference import ascent, pictures
 from latentzoo.inference.run import drive
+from latentzoo.models.language.ppl import pyro_handle
 
 ZOO = lz.get("two_modes")
 PRIOR = ZOO.prior(log_evidence=2.0, weights=[0.3, 0.7])
@@ -175,6 +176,16 @@ def test_draws_have_pictures_and_hop_between_the_modes() -> None:
         found = lz.fit(ZOO, method="nuts", num_steps=100, num_warmup=100, num_chains=1, progress=False)
     assert set(pictures.draw(found)) == {"trace", "target"}
     assert found.predict()["mode"].sum() == pytest.approx(1.0)
+
+
+def test_pyro_has_a_transform_for_the_support_of_a_mixture() -> None:
+    """Without one its NUTS and its AutoGuides refuse the model."""
+    import torch
+
+    dist = pyro_handle().dist
+    parts = dist.Normal(torch.zeros(2, 3), torch.ones(2, 3)).to_event(1)
+    mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), parts)
+    assert torch.distributions.biject_to(mixture.support)(torch.ones(3)).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_picture_of_many_dimensions_is_of_the_plane_through_both_modes() -> None:

@@ -287,3 +287,15 @@ def test_an_optimum_on_one_mode_ends_where_alpha_rises() -> None:
     ]
     assert on_mode[0] > 2.9
     assert on_mode[1] == pytest.approx(0.0, abs=1e-2)
+
+
+def test_dimensions_in_which_q_is_the_target_add_nothing() -> None:
+    """Four are too many for the exact rule: this is the Renyi bound over a Sobol sequence."""
+    zoo, alpha = lz.get("two_modes", num_dims=4), 0.7
+    line = closed_form.renyi_bound(alpha, gaussian(0.5, 2.5), LINE.Data(), LINE.prior(), LINE.spec)
+    params = gaussian([0.5, 0.0, 0.0, 0.0], [2.5, 1.0, 1.0, 1.0])
+    found = closed_form.renyi_bound(alpha, params, zoo.Data(), zoo.prior(), zoo.spec)
+    assert found[0] == pytest.approx(line[0], abs=1e-6)
+    assert found[1].phi.loc == pytest.approx([line[1].phi.loc.item(), 0.0, 0.0, 0.0], abs=1e-5)
+    raw_scale = np.diag([line[1].phi.raw_scale.item(), 0.0, 0.0, 0.0])
+    np.testing.assert_allclose(found[1].phi.raw_scale, raw_scale, atol=1e-4)
