@@ -60,7 +60,8 @@ def _measure(task: Task, context: Context) -> Iterator[Row]:
     yield row("steps", value=fit.num_steps)
     yield row("time of the best restart", value=seconds, unit="s")
     yield row("time per step", value=1e3 * seconds / fit.num_steps, unit="ms")
-    yield _density(row, task, fit)
+    if task.zoo.has_rows:
+        yield _density(row, task, fit)
     if task.truth is not None:
         yield from _against_truth(row, task, fit, task.truth)
     if task.truth is not None:

@@ -47,7 +47,8 @@ class Source(NamedTuple):
 def sources(context: Context, num_rows: int, num_held_out: int = 0) -> Iterator[Source]:
     """Yield each entry's simulated data, of so many rows, and each data set that the user named; none is loaded yet."""
     for entry in names():
-        yield Source(entry, "simulated", partial(simulated, entry, context.seed, num_rows, num_held_out))
+        data = "simulated" if get(entry).has_rows else "target"
+        yield Source(entry, data, partial(simulated, entry, context.seed, num_rows, num_held_out))
         if entry in context.catalogues:
             file = Path(context.catalogues[entry][0]).name
             yield Source(entry, file, partial(named, entry, context))
@@ -61,6 +62,8 @@ def simulated(entry: str, seed: int, num_rows: int, num_held_out: int) -> Task:
     data = contract.take_rows(everything, slice(0, num_rows))
     held_out = contract.take_rows(everything, slice(num_rows, None)) if num_held_out else None
     about = f"{num_rows:,} rows drawn from the model itself, seed {seed}"
+    if not zoo.has_rows:
+        return Task(zoo, "target", data, prior, "nothing is observed")
     return Task(zoo, "simulated", data, prior, about, truth, held_out)
 
 

@@ -85,10 +85,13 @@ def contestants(zoo: Entry) -> list[Contestant]:
 def units(context: Context) -> Iterator[Unit]:
     """Yield a unit for each run on each data set, and after them one that sums them up.
 
-    Seeds go round last: when the machine slows down, it does so for all contestants.
+    Seeds go round last: when the machine slows down, it does so for all contestants. A model that observes nothing has
+    no data to race on.
     """
     seeds = range(context.seed, context.seed + NUM_SEEDS[context.quick])
     for source in sources(context, NUM_ROWS[context.quick]):
+        if not get(source.entry).has_rows:
+            continue
         for course, field in courses(source):
             runs = [Run(one, rate, seed) for seed in seeds for one in field for rate in one.rates(context.quick)]
             named = {f"{course.name}/{run.name}": run for run in runs}

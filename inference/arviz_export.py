@@ -69,9 +69,9 @@ def export(fit: "Fit", data: Any, num_draws: int, seed: int) -> Any:
     inference_data = importance.arviz().from_dict(
         posterior=draws,
         posterior_predictive=_predictive(fit, data, flat, shape, seed) or None,
-        log_likelihood={"obs": rows.reshape(*shape, -1)},
+        log_likelihood={"obs": rows.reshape(*shape, -1)} if fit.entry.has_rows else None,
         sample_stats=stats,
-        observed_data=contract.leaves(data),
+        observed_data=contract.leaves(data) or None,
         constant_data={f"prior_{name}": np.asarray(value) for name, value in contract.leaves(fit.prior).items()},
         dims={**{site: list(names) for site, names in dims.items()}, "obs": [row_plate]},
         attrs={"inference_library": "latentzoo", "model": fit.entry.name, "method": fit.label, **_left_out(fit)},

@@ -138,6 +138,8 @@ def pushed(noise: Mapping[str, Any], ppl: Handle) -> Fixed:
 def push(eps: Array, distribution: Any) -> Array:
     """Return standard normal noise, of the shape of a draw, as a draw of a normal distribution.
 
+    The scale of a multivariate normal is its Cholesky factor.
+
     Raises
     ------
     UserError: the distribution is not normal.

@@ -1,4 +1,4 @@
-"""Maximum likelihood in closed form: the one step that there is."""
+"""Optima in closed form, of the likelihood or of the inclusive divergence: the one step that there is."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,5 +18,5 @@ class Settings:
 
 
 def steps(closed_form: ModuleType, data: Any, prior: Any, spec: Any) -> Iterator[Step]:
-    """Yield the step to the maximum; the loop evaluates the bound there."""
-    yield Step(1, closed_form.exact(data, prior, spec), 1, converged="it is the maximum, in closed form")
+    """Yield the step to the optimum; the loop evaluates the bound there."""
+    yield Step(1, closed_form.exact(data, prior, spec), 1, converged="it is the optimum, in closed form")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from latentzoo.inference import coordinate_ascent, exact, importance, mcmc, svi
+from latentzoo.inference import alpha, ascent, coordinate_ascent, exact, importance, mcmc, svi
 from latentzoo.inference.automatic import backend
 from latentzoo.inference.posterior import (
     OwnGuide,
@@ -34,7 +34,10 @@ HOMES: dict[str, ModuleType] = {
     "cavi": coordinate_ascent,
     "em": coordinate_ascent,
     "map": coordinate_ascent,
+    "ascent": ascent,
+    "alpha": alpha,
     "exact": exact,
+    "moments": exact,
     "mle": exact,
     "svi": svi,
     "nuts": mcmc,
@@ -46,7 +49,7 @@ Method = Callable[[Entry, Any, Any, Params], Iterator[Params] | Params]
 
 def fit(
     zoo: Entry,
-    data: Any,
+    data: Any = None,
     method: str | Method | None = None,
     *,
     prior: Any = None,
@@ -68,7 +71,7 @@ def fit(
     Parameters
     ----------
     zoo: the entry, `lz.get(...)`.
-    data: its `Data`.
+    data: its `Data`; left out where the model observes nothing.
     method: one of `zoo.methods`, the first by default; or a callable `(zoo, data, prior, params)` that returns new
         params, or yields them after each step. Its bound is evaluated by the hand-derived ELBO, off the clock.
     prior: its `Prior`; by default `zoo.prior(data)`. Methods of maximum likelihood ("em", "mle", "exact") leave out
@@ -342,6 +345,8 @@ def _steps(
         )
     if task.home is exact:
         return exact.steps(zoo.closed_form, data, prior, zoo.spec)
+    if task.home in (ascent, alpha):
+        return task.home.steps(zoo.closed_form, data, prior, zoo.spec, start, settings=task.settings, tol=task.tol)
     e_step = task.settings.executor(zoo.closed_form.e_step)
     return coordinate_ascent.steps(zoo.closed_form, e_step, data, prior, zoo.spec, start, tol=task.tol)
 

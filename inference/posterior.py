@@ -120,9 +120,12 @@ class GuideDraws:
 def log_likelihood(
     zoo: "Entry", data: Any, prior: Any, params: Params, latents: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """Return log p(row | globals) of each row at one draw of the global latent variables, local ones summed out."""
-    rows = zoo.closed_form.log_likelihood
-    return np.concatenate([rows(latents, params, part, prior, zoo.spec) for part in chunks(data, CHUNK_ROWS)])
+    """Return log p(row | globals) of each row at one draw of the global latent variables, local ones summed out.
+
+    Where there are no rows: what the target has beside the density of the latent variables.
+    """
+    rows, parts = zoo.closed_form.log_likelihood, chunks(data, CHUNK_ROWS) if zoo.has_rows else iter([data])
+    return np.concatenate([rows(latents, params, part, prior, zoo.spec) for part in parts])
 
 
 def has_log_predictive(zoo: "Entry") -> bool:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import warnings
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -163,7 +164,12 @@ class Entry:
     # --- data, prior, parameters ---
 
     def check(self, data: Any) -> Any:
-        """Return the data as arrays, checked; raise `UserError` that names the field and the row."""
+        """Return the data as arrays, checked; raise `UserError` that names the field and the row.
+
+        Where the model observes nothing, None is its data.
+        """
+        if data is None and not self.has_rows:
+            return self._empty
         if not isinstance(data, self.Data):
             raise UserError(f"data is a {type(data).__name__}: give {self.name}'s Data, zoo.Data(...) or zoo.read(...)")
         return contract.check(data, self.spec, "data")
@@ -321,12 +327,25 @@ class Entry:
 
     def reading(self, path: Any = None, *, like: Any = None, **options: Any) -> contract.Reading:
         """Return what the model's own reader makes of a file, or of the model's own data where no file is named."""
-        contract.check_keywords(options, inspect.signature(self.model_room.read).parameters, "option of the reader")
+        contract.check_keywords(options, inspect.signature(self.reader).parameters, "option of the reader")
         if path is None:
             return self.model_room.default_data(**options)
         if like is not None and hasattr(self.model_room, "options_like"):
             options |= self.model_room.options_like(like)
-        return self.model_room.read(path, **options)
+        return self.reader(path, **options)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the model has data: where nothing is observed there are no rows, and nothing to read or write."""
+        return bool(self.Data._fields)
+
+    @property
+    def reader(self) -> Callable[..., contract.Reading]:
+        """The model's own reader; of a model that observes nothing, one that refuses every file."""
+        return self.model_room.read if self.has_rows else self._refuse
+
+    def _refuse(self, path: Any) -> contract.Reading:
+        raise UserError(f"{self.name} observes nothing: it has no data, leave {path} out")
 
     @property
     def has_default_data(self) -> bool:
@@ -336,7 +355,7 @@ class Entry:
     @property
     def reads_many_files(self) -> bool:
         """Whether the model's reader takes several files as one data set."""
-        return next(iter(inspect.signature(self.model_room.read).parameters)) == "paths"
+        return next(iter(inspect.signature(self.reader).parameters)) == "paths"
 
     def simulate(
         self,

@@ -220,10 +220,13 @@ class Fit:
 
         `log_density` is the log predictive density of all rows, in nats: log E p(row | globals), summed over rows. It
         is in closed form where the model has one; else the mean over draws, and `log_density_error` is its Monte Carlo
-        standard error. A model may add numbers of its own, such as a perplexity.
+        standard error. A model may add numbers of its own, such as a perplexity. Where nothing is observed there is
+        nothing to predict, and there are no numbers.
         """
         contract.check_whole("num_draws", num_draws, least=2)
         data, form = self._data(data), self.entry.closed_form
+        if not self.entry.has_rows:
+            return {}
         rows, error = self._log_predictive(data, num_draws, seed)
         found = {
             "log_density": float(rows.sum()),
@@ -296,6 +299,8 @@ class Fit:
         contract.check_whole("num_draws", num_draws, least=importance.FEWEST)
         if self.is_point:
             raise UserError(f"{self.label} holds its parameters at points: there is no posterior to leave rows out of")
+        if not self.entry.has_rows:
+            raise UserError(f"{self.entry.name} observes nothing: there are no rows to leave out")
         data = self._data(data)
         draws = self._draws(num_draws, seed)
         rows = np.stack(list(log_likelihoods(self.entry, data, self.prior, self.params, draws.values)))
@@ -383,6 +388,7 @@ class Fit:
         return path
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that are installed, and the machine."""
     libraries = ("latentzoo", "numpy", "scipy", "jax", "numpyro", "optax", "torch", "pyro-ppl", "funsor", "arviz")

@@ -91,6 +91,7 @@ def _rebuild(path: Path, summary: dict[str, Any], arrays: dict[str, np.ndarray],
         guide=None if summary["guide"] is None else _guide(path, entry, summary, guide),
         chains=_chains(draws, stats, summary) if draws else None,
         state=_below("state", arrays),
+        data=None if entry.has_rows else entry.check(None),
         shared=entry.Data(**shared) if (shared := _below("shared", arrays)) else None,
     )
 

@@ -214,8 +214,9 @@ def _settings(zoo: Entry, method: str, library: Library, num_points: int, seed: 
     if zoo.guide_room.LOCAL:
         free = tuple(_free_point(zoo, point, data, prior, seed + index) for index, point in enumerate(points))
         yield Setting(zoo, f"{label}; {', '.join(zoo.guide_room.LOCAL)} free", data, prior, free)
-    batch = contract.take_rows(data, slice(0, NUM_BATCH))
-    yield Setting(zoo, f"{label}; a minibatch of {NUM_BATCH} of {NUM_ROWS}", batch, prior, points[:1], NUM_ROWS)
+    if zoo.has_rows:
+        batch = contract.take_rows(data, slice(0, NUM_BATCH))
+        yield Setting(zoo, f"{label}; a minibatch of {NUM_BATCH} of {NUM_ROWS}", batch, prior, points[:1], NUM_ROWS)
 
 
 def _random_point(zoo: Entry, data: Any, prior: Any, seed: int, method: str) -> Params:

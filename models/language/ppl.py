@@ -117,6 +117,13 @@ def pyro_handle() -> Handle:
             """Draw by Bartlett's decomposition."""
             return self._bartlett_sampling(torch.Size(sample_shape))
 
+    class MixtureSameFamily(dist.MixtureSameFamily):
+        """Pyro's, with the support of its parts: torch's own has no transform, and NUTS and AutoGuides refuse it."""
+
+        @property
+        def support(self) -> Any:
+            return self.component_distribution.support
+
     def array(value: Any) -> Any:
         if torch.is_tensor(value):
             return value
@@ -160,7 +167,7 @@ def pyro_handle() -> Handle:
         factor=lambda name, value: pyro.factor(name, value, has_rsample=True),
         mask=poutine.mask,
         scale=poutine.scale,
-        dist=SimpleNamespace(**{**vars(dist), "Wishart": Wishart}),
+        dist=SimpleNamespace(**{**vars(dist), "MixtureSameFamily": MixtureSameFamily, "Wishart": Wishart}),
         xp=torch,
         array=array,
         nn=nn,

@@ -115,6 +115,8 @@ class ModelCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""
         for title, section in self.sections.items():
+            if not section:
+                continue
             with formatter.section(title.capitalize()):
                 formatter.write_dl([record for option in section if (record := option.get_help_record(ctx))])
 
@@ -173,7 +175,7 @@ def show(ctx: click.Context, name: str) -> None:
         "Spec (options of simulate and fit)": [field.row(ctx) for field in keywords(entry.model_room.Spec)],
         "Data": _field_rows(entry.Data),
         "Prior (--prior field=value)": _field_rows(entry.Prior),
-        "Reader (options of fit --data FILE)": [option.row(ctx) for option in keywords(entry.model_room.read)],
+        "Reader (options of fit --data FILE)": [option.row(ctx) for option in keywords(entry.reader)],
         "Methods (fit --method)": [(", ".join(entry.methods), "the first by default")],
     }
     for title, rows in sections.items():
@@ -209,6 +211,8 @@ def simulate_command(entry: "Entry") -> click.Command:
 
     def run(out: Path, num_rows: int, seed: int, prior: tuple[str, ...], **given: Any) -> None:
         zoo = lz.get(entry.name, **given_of(given, spec))
+        if not zoo.has_rows:
+            raise UserError(f"{zoo.name} observes nothing: there are no data to write; fit it as it is")
         data, _ = zoo.simulate(seed=seed, num_rows=num_rows, prior=zoo.prior(**commands.prior_fields(zoo, prior)))
         zoo.model_room.write(data, out)
         click.echo(f"wrote {out}: {num_rows} simulated rows of {zoo.name}, seed {seed}")
@@ -241,16 +245,18 @@ class Inputs(NamedTuple):
     @classmethod
     def of(cls, entry: "Entry") -> "Inputs":
         """Return the options of a model."""
+        spec = options(entry.model_room.Spec)
+        if not entry.has_rows:
+            return cls(entry, [], [*spec, _prior(entry)])
         what = "the file to read" + ("; again for each of several" if entry.reads_many_files else "")
         what += "; without it, data that the model brings" if entry.has_default_data else "; without it, simulated data"
         file = click.Option(["--data"], type=click.Path(exists=True, dir_okay=False), multiple=True, help=what)
-        reader, spec = options(entry.model_room.read), options(entry.model_room.Spec)
-        return cls(entry, [file, *reader], [*spec, _prior(entry)])
+        return cls(entry, [file, *options(entry.reader)], [*spec, _prior(entry)])
 
     def task(self, seed: int, given: dict[str, Any]) -> Task:
         """Return what these options, as they were given, ask to fit."""
         zoo = lz.get(self.entry.name, **given_of(given, self.model[:-1]))
-        rows, source = commands.rows(zoo, given["data"], seed, self.reader(given), given["prior"])
+        rows, source = commands.rows(zoo, given.get("data", ()), seed, self.reader(given), given["prior"])
         return Task(zoo, rows, source, given["prior"])
 
     def reader(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -279,12 +285,14 @@ def fit_command(entry: "Entry") -> click.Command:
     ]
     chosen = [*method, *(option for group in by_method.values() for option in group)]
     held_out = [_file("--validation", VALIDATION), _file("--test", "a file on which the fit is measured")]
+    held_out = held_out if entry.has_rows else []
 
     def run(out: Path, seed: int, **given: Any) -> None:
         task, reader = inputs.task(seed, given), inputs.reader(given)
         click.echo(task.source)
         others = {
-            what: commands.further(task.zoo, given[what], task.data, reader, what) for what in ("validation", "test")
+            what: commands.further(task.zoo, given.get(what), task.data, reader, what)
+            for what in ("validation", "test")
         }
         settings = given_of(given, chosen) | {"validation": others["validation"]}
         fit = lz.fit(task.zoo, task.data, prior=task.prior(task.data), seed=seed, **settings)

@@ -46,6 +46,8 @@ def rows(
     zoo: "Entry", paths: tuple[str, ...], seed: int, reader: dict[str, Any], prior: tuple[str, ...]
 ) -> tuple[Any, str]:
     """Return the data to fit, read by these options of the reader or simulated, and one line on what they are."""
+    if not zoo.has_rows:
+        return zoo.check(None), f"{zoo.name} observes nothing: there are no data"
     if len(paths) > 1 and not zoo.reads_many_files:
         raise UserError(f"--data is given {len(paths)} times: a fit is of one file")
     if paths or zoo.has_default_data:
@@ -76,6 +78,8 @@ def catalogues(texts: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
             words = "NAME=FILE, or NAME=FILE,OPTION=VALUE with options of `latentzoo fit NAME`"
             raise UserError(f"--data {text}: write {words}")
         zoo = lz.get(name)
+        if not zoo.has_rows:
+            raise UserError(f"--data {text}: {name} observes nothing, leave it out")
         _only_once(name, found, "--data")
         if not Path(file).is_file():
             raise UserError(f"--data {text}: there is no file {file}")
@@ -96,7 +100,7 @@ def _pairs(text: str) -> list[str]:
 
 def _values(zoo: "Entry", pairs: list[str]) -> dict[str, Any]:
     """Return the values of `OPTION=VALUE`, which are of the model's reader or its Spec."""
-    spec, reader = options(zoo.model_room.Spec), options(zoo.model_room.read)
+    spec, reader = options(zoo.model_room.Spec), options(zoo.reader)
     known, values = {str(option.name): option for option in (*reader, *spec)}, dict[str, Any]()
     for word, _, value in (pair.partition("=") for pair in pairs):
         name = choose(word.replace("-", "_"), known, f"option of {zoo.name}")
@@ -150,7 +154,7 @@ def split(data: Any, part: float, seed: int) -> tuple[Any, Any, str]:
     total = contract.num_rows(data) or 0
     held = int(part * total)
     if not held:
-        return data, None, f"{total:,} rows to fit, none held out"
+        return data, None, f"{total:,} rows to fit, none held out" if total else "no rows to hold out"
     order = np.random.default_rng(seed).permutation(total)
     train, test = (contract.take_rows(data, np.sort(rows)) for rows in (order[held:], order[:held]))
     return train, test, f"{total - held:,} rows to fit, {held:,} held out"

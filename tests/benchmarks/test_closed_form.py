@@ -31,7 +31,8 @@ def run(folder: Path, **options: Any) -> dict[str, dict[str, Any]]:
 
 
 def named_only(context: runner.Context, *sizes: int, **more: int) -> list[data_sets.Source]:
-    return [source for source in data_sets.sources(context, 1) if source.data != "simulated"]
+    every = data_sets.sources(context, 1)
+    return [source for source in every if source.entry in context.catalogues and source.data != "simulated"]
 
 
 def few_draws(fit: Fit, **options: Any) -> Any:

@@ -82,7 +82,8 @@ def held(folder: Path) -> dict[str, dict[str, object]]:
 
 def test_suites_are_found_by_their_declaration() -> None:
     found = runner.suites()
-    assert set(found) >= {"agreement", "closed_form", "conformance", "race", "speed"}
+    known = {"agreement", "closed_form", "conformance", "estimators", "race", "samplers", "speed", "two_modes"}
+    assert set(found) == known
     for name, line in found.items():
         suite = runner.load(name)
         assert line == suite.SUITE

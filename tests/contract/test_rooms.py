@@ -58,7 +58,10 @@ def test_programs_take_the_arguments_of_the_contract(zoo):
 
 
 def test_verbs_take_the_arguments_of_the_contract(zoo):
+    updates = {"em", "map", "cavi"} & set(zoo.methods)
     for verb, arguments in VERBS.items():
+        if verb == "m_step" and not updates:
+            continue
         assert list(inspect.signature(getattr(zoo.closed_form, verb)).parameters) == arguments, verb
     assert zoo.closed_form.METHODS
     assert zoo.closed_form.PROOF in ("expectation", "common noise")
@@ -105,17 +108,23 @@ def test_stats_carry_the_bound_and_its_scale(zoo):
 
 def test_simulation_is_the_model_and_reproducible(zoo):
     data, truth = zoo.simulate(seed=4, num_rows=12)
-    again, _ = zoo.simulate(seed=4, num_rows=12)
-    other, _ = zoo.simulate(seed=5, num_rows=12)
+    again, again_truth = zoo.simulate(seed=4, num_rows=12)
+    other, other_truth = zoo.simulate(seed=5, num_rows=12)
+    if not zoo.has_rows:  # the latent variables are all that is drawn
+        data, again, other = truth, again_truth, other_truth
     flat = contract.leaves(data)
     assert all((flat[name] == leaf).all() for name, leaf in contract.leaves(again).items())
     assert any((flat[name] != leaf).any() for name, leaf in contract.leaves(other).items())
-    assert contract.num_rows(data) == 12
+    assert contract.num_rows(data) == 12 or not zoo.has_rows
     assert truth
     assert not set(truth) & set(zoo.Data._fields)
 
 
 def test_what_is_written_is_read_back(zoo, tmp_path):
+    if not zoo.has_rows:
+        with pytest.raises(UserError, match="observes nothing"):
+            zoo.read(tmp_path / "data.csv")
+        return
     if zoo.reads_many_files:
         return  # a text is read as counts, whose rows are no longer in its order: the model's own tests compare those
     data, _ = zoo.simulate(seed=2, num_rows=9)
