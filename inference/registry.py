@@ -328,6 +328,8 @@ class Entry:
     def reading(self, path: Any = None, *, like: Any = None, **options: Any) -> contract.Reading:
         """Return what the model's own reader makes of a file, or of the model's own data where no file is named."""
         contract.check_keywords(options, inspect.signature(self.reader).parameters, "option of the reader")
+        if path is None and not self.has_default_data:
+            raise UserError(f"{self.name} brings no data of its own: name a file to read")
         if path is None:
             return self.model_room.default_data(**options)
         if like is not None and hasattr(self.model_room, "options_like"):

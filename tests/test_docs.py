@@ -22,7 +22,7 @@ from latentzoo.models.language.ppl import LIBRARIES
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*.md"))}
 README, CONTRIBUTING, NOTATION = PAGES["README.md"], PAGES["CONTRIBUTING.md"], PAGES["NOTATION.md"]
-MINUTES = ("latentzoo verify", "latentzoo bench")
+MINUTES = ("latentzoo verify", "latentzoo bench", "latentzoo conformance")
 SKELETON = "poisson_mixture"
 
 
