@@ -33,12 +33,13 @@ from latentzoo.models.language import contract
 from latentzoo.models.language.errors import UserError, choose
 
 
-def _score(particles: Particles, draws: Draws) -> Array:
-    """Return log q, (particles,), whose gradient is the score of the guide's own parameters.
+def _score(particles: Particles, values: Arrays, sites: Sequence[str]) -> Array:
+    """Return log q of some sites, (particles,), whose gradient at values that are held is the score of phi.
 
-    Those that the model has, too, keep their total derivative: EM's point parameters have no path.
+    Parameters that the model has, too, keep the derivative of their log q: EM's point parameters have no path.
     """
-    return split(particles.guide_alone().held(draws).latent.values()).total()
+    terms = particles.guide_alone().guide_at(values)
+    return split(terms[name] for name in sites).total()
 
 
 # --- reparametrised ---------------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ class Controlled:
 
         def both(one: Particles) -> Array:
             draws = one.draw()
-            return xp.concatenate([one.bound(draws), _score(one, draws)])
+            return xp.concatenate([one.bound(draws), _score(one, one.stopped(draws.values), list(draws.latent))])
 
         found = particles.jacobians(both, self.num_separate).values()
         flat = xp.concatenate([leaf.reshape(self.num_separate, 2, -1) for leaf in found], -1)
@@ -116,7 +117,7 @@ def _controlled(particles: Particles, draws: Draws, coefficient: Any) -> Array:
         raise UserError(
             f"the draws of {left[0]} are not differentiable: they have no path; estimator='score' needs none"
         )
-    score = _score(particles, draws)
+    score = _score(particles, particles.stopped(draws.values), list(draws.latent))
     return (particles.bound(draws) + coefficient * gradient_only(particles, score)).mean()
 
 
@@ -181,15 +182,21 @@ class Score:
 def _score_function(
     particles: Particles, draws: Draws, sites: Sequence[str], baseline: Callable[..., Any] = lambda *_: 0.0
 ) -> Array:
-    """Return zero, with the gradient (3) of some sites: row by row where all latent sites belong to rows."""
+    """Return zero, with what (3) adds to the gradient of the bound at draws of some sites that are held.
+
+    It is taken row by row where all latent sites belong to rows.
+    """
     stop = particles.ppl.stop_gradient
+    # The bound at held draws has -score in its gradient, of mean zero: (3) is without it.
+    dropped = _score(particles, draws.values, sites)
     if draws.model and draws.all_local:
         score, cost = split(draws.guide[name] for name in sites), stop(weights(draws).rows)
-        return score.scale * gradient_only(particles, ((cost - baseline(particles, cost)) * score.rows).sum(-1).mean())
+        weighed = score.scale * ((cost - baseline(particles, cost)) * score.rows).sum(-1)
+        return gradient_only(particles, (weighed + dropped).mean())
     # A minibatch scales its rows inside the bound; the score of a draw is that of its density, unscaled.
     score = split(draws.guide[name]._replace(scale=1.0) for name in sites)
     cost = stop(particles.bound(draws))
-    return gradient_only(particles, ((cost - baseline(particles, cost)) * score.total()).mean())
+    return gradient_only(particles, ((cost - baseline(particles, cost)) * score.total() + dropped).mean())
 
 
 # --- enumerated -------------------------------------------------------------------------------------------------------

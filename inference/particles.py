@@ -111,6 +111,10 @@ class Particles(ABC):
         """Return the log densities at these values, whose gradient is that by the parameters and by the values."""
 
     @abstractmethod
+    def guide_at(self, values: Arrays) -> Terms:
+        """Return the log densities of the guide's latent sites alone at these values."""
+
+    @abstractmethod
     def summed_out(self, values: Arrays) -> Array:
         """Return the bound at each draw of the continuous sites, the discrete ones enumerated: (particles,)."""
 
@@ -132,7 +136,11 @@ class Particles(ABC):
 
     def held(self, draws: Draws) -> Draws:
         """Return the log densities at the same draws, held where they are: their gradient is the direct one."""
-        return self.at({name: self.ppl.stop_gradient(value) for name, value in draws.values.items()})
+        return self.at(self.stopped(draws.values))
+
+    def stopped(self, values: Arrays) -> Arrays:
+        """Return the values, with no gradient through them."""
+        return {name: self.ppl.stop_gradient(value) for name, value in values.items()}
 
     def bound(self, draws: Draws) -> Array:
         """Return log p(data, values) - log q(values) of each particle, its discrete sites summed out: (particles,)."""

@@ -20,6 +20,7 @@ from latentzoo.inference.particles import (
     Plan,
     Relaxation,
     Term,
+    Terms,
     asleep,
     mean_log_prob,
     relaxed_shape,
@@ -47,6 +48,16 @@ class Particles(particles.Particles):
     def at(self, values: Arrays) -> Draws:
         """Return the log densities at these values."""
         return self._weighed(values, {}, None)
+
+    def guide_at(self, values: Arrays) -> Terms:
+        """Return the log densities of the guide's latent sites alone at these values."""
+        told = _Told()
+
+        def one(key: Array, values: Arrays) -> Arrays:
+            _, terms, _ = self._of_guide(key, _Choice(values), told)
+            return {name: term for name, term in terms.items() if name in values}
+
+        return told.terms(jax.vmap(one)(self._keys(), values))
 
     def summed_out(self, values: Arrays) -> Array:
         """Return the bound at each draw of the continuous sites."""
@@ -107,14 +118,9 @@ class Particles(particles.Particles):
 
         def one(key: Array, values: Arrays, noise: Arrays) -> tuple[Arrays, Arrays, Arrays]:
             choice = _Choice(values, noise, relaxation)
-            trace = self._guided(key, choice, self._plan.pair.args)
-            latent = {name: site["value"] for name, site in _latent(trace).items()}
-            of_guide.differentiable = choice.differentiable
-            guide = self._terms(trace, of_guide, choice.relaxed)
-            summed = {name for name in latent if "enumerate" in trace[name]["infer"]} - set(choice.relaxed)
+            latent, guide, summed = self._of_guide(key, choice, of_guide)
             if summed:
-                kept = {name: value for name, value in latent.items() if name not in summed}
-                return kept, {name: guide[name] for name in kept}, {}
+                return latent, guide, {}
             trace = self._trace(self._plan.pair.model, key, _Choice(latent), self._plan.pair.args, self._params)
             if set(_latent(trace)) - set(latent):  # summed out in the model
                 return latent, guide, {}
@@ -123,6 +129,18 @@ class Particles(particles.Particles):
         drawn, guide, model = jax.vmap(one)(self._keys(), values, noise)
         differentiable = frozenset(of_guide.differentiable & set(drawn))
         return Draws(drawn, of_guide.terms(guide), of_model.terms(model), differentiable)
+
+    def _of_guide(self, key: Array, choice: "_Choice", told: "_Told") -> tuple[Arrays, Arrays, bool]:
+        """Return the values of the latent sites, the terms of the guide, and whether it has sites to be summed out.
+
+        Those have neither value nor term.
+        """
+        trace = self._guided(key, choice, self._plan.pair.args)
+        told.differentiable = choice.differentiable
+        latent, terms = _latent(trace), self._terms(trace, told, choice.relaxed)
+        summed = {name for name, site in latent.items() if "enumerate" in site["infer"]} - set(choice.relaxed)
+        values = {name: site["value"] for name, site in latent.items() if name not in summed}
+        return values, {name: terms[name] for name in (values if summed else terms)}, bool(summed)
 
     def _guided(self, key: Array, choice: "_Choice", args: tuple[Any, ...]) -> dict[str, Any]:
         stop = jax.lax.stop_gradient

@@ -23,6 +23,7 @@ from latentzoo.inference.particles import (
     Plan,
     Relaxation,
     Term,
+    Terms,
     asleep,
     mean_log_prob,
     relaxed_shape,
@@ -52,6 +53,11 @@ class Particles(particles.Particles):
         """Return the log densities at these values."""
         return self._weighed(_Fix(self._params, self._frozen, values))
 
+    def guide_at(self, values: Arrays) -> Terms:
+        """Return the log densities of the guide's latent sites alone at these values."""
+        _, terms, _ = self._of_guide(_Fix(self._params, self._frozen, values))
+        return {name: term for name, term in terms.items() if name in values}
+
     def summed_out(self, values: Arrays) -> Array:
         """Return the bound at each draw of the continuous sites, one after another."""
         found = []
@@ -66,11 +72,12 @@ class Particles(particles.Particles):
         names, leaves = list(self._params), list(self._params.values())
         found = []
         for _ in range(num_draws):
-            numbers = function(Particles(self._plan._replace(num_particles=1), self._params))
-            rows = [
-                torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
-                for number in numbers
-            ]
+            with torch.enable_grad():  # also where only the value of a loss is asked for
+                numbers = function(Particles(self._plan._replace(num_particles=1), self._params))
+                rows = [
+                    torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+                    for number in numbers
+                ]
             found.append([torch.stack(column) for column in zip(*rows, strict=True)])
         columns = zip(*found, strict=True)
         return {name: torch.stack(column) for name, column in zip(names, columns, strict=True)}
@@ -110,22 +117,28 @@ class Particles(particles.Particles):
 
     def _weighed(self, fix: "_Fix") -> Draws:
         """Run guide and model, all particles at once."""
-        guide = self._trace(fix, self._plan.pair.guide)
-        latent = _latent(guide)
-        values = {name: site["value"] for name, site in latent.items()}
+        values, guide, summed = self._of_guide(fix)
         differentiable = frozenset(fix.differentiable & set(values))
+        if summed:
+            return Draws(values, guide, {}, differentiable)
+        model = self._trace(_Fix(self._params, values=values), self._plan.pair.model)
+        if set(_latent(model)) - set(values):  # summed out in the model
+            return Draws(values, guide, {}, differentiable)
+        return Draws(values, guide, self._terms(model, fix.relaxed), differentiable)
+
+    def _of_guide(self, fix: "_Fix") -> tuple[Arrays, dict[str, Term], bool]:
+        """Return the values of the latent sites, the terms of the guide, and whether it has sites to be summed out.
+
+        Those have neither value nor term.
+        """
+        trace = self._trace(fix, self._plan.pair.guide)
+        latent, terms = _latent(trace), self._terms(trace, fix.relaxed)
         for name, site in latent.items():
             frames = [-frame.dim for frame in site["cond_indep_stack"] if frame.name != PLATE]
             self._depth[name] = max(frames, default=0) + site["fn"].event_dim
-        terms = self._terms(guide, fix.relaxed)
-        enumerated = {name for name, site in latent.items() if "enumerate" in site["infer"]} - set(fix.relaxed)
-        if enumerated:
-            kept = {name: value for name, value in values.items() if name not in enumerated}
-            return Draws(kept, {name: terms[name] for name in kept}, {}, differentiable - set(enumerated))
-        model = self._trace(_Fix(self._params, values=values), self._plan.pair.model)
-        if set(_latent(model)) - set(values):
-            return Draws(values, terms, {}, differentiable)
-        return Draws(values, terms, self._terms(model, fix.relaxed), differentiable)
+        summed = {name for name, site in latent.items() if "enumerate" in site["infer"]} - set(fix.relaxed)
+        values = {name: site["value"] for name, site in latent.items() if name not in summed}
+        return values, {name: terms[name] for name in (values if summed else terms)}, bool(summed)
 
     def _trace(self, fix: "_Fix", program: Callable[..., Any]) -> Any:
         pair = self._plan.pair

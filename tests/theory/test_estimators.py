@@ -69,6 +69,16 @@ def test_variances_by_the_mean(library: str, estimator: Any, sd: float) -> None:
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
+def test_the_score_function_is_the_bare_one(library: str) -> None:
+    """(f - b) * score, without the derivative of -log q: E (f * score)^2 by nodes, f and the score typed in."""
+    _, found = at_nodes(library, Score())
+    z = M + S * NODES
+    f = -0.5 * z**2 + 0.5 * NODES**2 + np.log(S)
+    for name, score in {"m": NODES / S, "log_s": NODES**2 - 1}.items():
+        assert found[name] == pytest.approx(f * score, abs=1e-10)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_a_path_of_more_variance_than_the_total(library: str) -> None:
     """Below s = 1 / sqrt(2), here at 0.6, dropping the score is worse."""
     assert S**2 < 0.5
