@@ -249,6 +249,16 @@ def asleep(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any,
     return (contract.without_rows(args[0]), *args[1:]), {**kwargs, **told}
 
 
+def dreaming(model: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the model with nothing observed, whatever data it is called with."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = asleep(args, kwargs)
+        return model(*args, **kwargs)
+
+    return run
+
+
 def relaxes(distribution: Any) -> bool:
     """Return whether a distribution is one of categories, by their numbers or as one-hot vectors."""
     return type(base(distribution)).__name__.startswith(("Categorical", "OneHotCategorical"))

@@ -21,7 +21,7 @@ from latentzoo.inference.particles import (
     Relaxation,
     Term,
     Terms,
-    asleep,
+    dreaming,
     mean_log_prob,
     relaxed_shape,
     relaxes,
@@ -95,11 +95,10 @@ class Particles(particles.Particles):
     def dreamt(self) -> Draws:
         """Draw rows and their latent sites from the model."""
         pair, told = self._plan.pair, _Told()
-        args, kwargs = asleep(pair.args, pair.kwargs)
 
         def one(key: Array) -> tuple[Arrays, Arrays]:
             with handlers.trace() as trace, handlers.seed(rng_seed=key), handlers.substitute(data=self._params):
-                data = pair.model(*args, **kwargs)
+                data = dreaming(pair.model)(*pair.args, **pair.kwargs)
             drawn = {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
             drawn, data = jax.lax.stop_gradient((drawn, data))
             guide = self._guided(key, _Choice(drawn), (data, *pair.args[1:]))
@@ -313,13 +312,7 @@ def log_weights(plan: Plan, params: Arrays, num_draws: int, seed: int) -> np.nda
 
 def unobserved(model: Callable[..., Any], observed: Sequence[str]) -> Callable[..., Any]:
     """Return a model as a guide: its latent sites as they are drawn before anything is observed."""
-
-    def run(data: Any, *others: Any, **kwargs: Any) -> Any:
-        args, kwargs = asleep((data, *others), kwargs)
-        with handlers.block(hide=list(observed)):
-            return model(*args, **kwargs)
-
-    return run
+    return handlers.block(dreaming(model), hide=list(observed))
 
 
 def widened(guide: Callable[..., Any], factor: float) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ from latentzoo.inference.particles import (
     Relaxation,
     Term,
     Terms,
-    asleep,
+    dreaming,
     mean_log_prob,
     relaxed_shape,
     relaxes,
@@ -98,10 +98,9 @@ class Particles(particles.Particles):
     def dreamt(self) -> Draws:
         """Draw rows and their latent sites from the model, one particle after another."""
         pair, found = self._plan.pair, []
-        args, kwargs = asleep(pair.args, pair.kwargs)
         for _ in range(self.num_particles):
             with poutine.block(), torch.no_grad():
-                dream = poutine.trace(_Fix(self._params)(pair.model)).get_trace(*args, **kwargs)
+                dream = poutine.trace(_Fix(self._params)(dreaming(pair.model))).get_trace(*pair.args, **pair.kwargs)
             drawn = {name: site["value"] for name, site in _sites(dream).items()}
             fixed = _Fix(self._params, self._frozen, drawn)(pair.guide)
             with poutine.block():
@@ -353,13 +352,7 @@ def log_weights(plan: Plan, params: Arrays, num_draws: int, seed: int) -> np.nda
 
 def unobserved(model: Callable[..., Any], observed: Sequence[str]) -> Callable[..., Any]:
     """Return a model as a guide: its latent sites as they are drawn before anything is observed."""
-
-    def run(data: Any, *others: Any, **kwargs: Any) -> Any:
-        args, kwargs = asleep((data, *others), kwargs)
-        with poutine.block(hide=list(observed)):
-            return model(*args, **kwargs)
-
-    return run
+    return poutine.block(dreaming(model), hide=list(observed))
 
 
 def widened(guide: Callable[..., Any], factor: float) -> Callable[..., Any]:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from latentzoo.inference import estimators
 from latentzoo.inference.automatic import backend
+from latentzoo.inference.particles import Estimator
 from latentzoo.inference.run import Step
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
@@ -44,8 +46,8 @@ class Settings:
     optimiser: optax's, or torch's through Pyro; their numbers agree.
     batch_rows: the rows of a minibatch; the whole data by default.
     num_particles: draws of the guide for each step.
-    estimator: of the gradient, one of `latentzoo.inference.estimators` by its name, or an instance of one; by default
-        the library's own loss.
+    estimator: of the gradient: total, path, controlled, score, score-running, score-leave-one-out, enumerated, iwae,
+        dreg, rws, rws-sleep, relaxed, straight-through, or an instance of one; by default the library's own loss.
     """
 
     learning_rate: float = 0.05
@@ -53,7 +55,7 @@ class Settings:
     optimiser: Literal["adam", "sgd"] = "adam"
     batch_rows: int | None = None
     num_particles: int = 1
-    estimator: Any = None
+    estimator: str | Estimator | None = None
 
     def __post_init__(self) -> None:
         contract.check_number("learning_rate", self.learning_rate, above=0.0)
@@ -61,9 +63,7 @@ class Settings:
         if self.batch_rows is not None:
             contract.check_whole("batch_rows", self.batch_rows)
         if self.estimator is not None:
-            from latentzoo.inference import estimators
-
-            object.__setattr__(self, "estimator", estimators.named(self.estimator))
+            estimators.named(self.estimator)  # or there is none of this name
 
 
 class Problem(NamedTuple):
@@ -78,7 +78,7 @@ class Problem(NamedTuple):
     optimiser: str
     num_particles: int
     total_rows: int | None
-    estimator: Any = None
+    estimator: Estimator | None = None
 
     @property
     def kwargs(self) -> dict[str, int]:
@@ -138,7 +138,8 @@ def steps(
     if batch is not None and batch > total:
         raise UserError(f"batch_rows is {batch}: the data have {total} rows")
     seen = None if batch is None else total
-    problem = Problem(zoo, guide, settings.optimiser, settings.num_particles, seen, settings.estimator)
+    estimator = None if settings.estimator is None else estimators.named(settings.estimator)
+    problem = Problem(zoo, guide, settings.optimiser, settings.num_particles, seen, estimator)
     module = importlib.import_module(f"latentzoo.inference.svi_{library}")
     stepper = cast(Stepper, module.Stepper(problem, Start(_arrays(library, data, prior, params), seed, state)))
     batches = None if batch is None else _batches(total, batch, np.random.default_rng(seed))

@@ -315,6 +315,9 @@ MISTAKES = {
     "bench -o OUT --data earthquakes=NOWHERE/x.csv": "there is no file",
     "bench -o OUT --data earthquakes=DATA,longitud=x": "did you mean 'longitude'?",
     "bench -o OUT --data earthquakes=DATA,centre-longitude=x": "'x' is not a valid float",
+    "fit earthquakes --method svi --estimator pth -o OUT": "no estimator 'pth'; did you mean 'path'?",
+    "fit two_modes --method alpha --alpha 1 -o OUT": "alpha is 1.0: it must be a number above 0 and below 1",
+    "conformance -o DATA": "is a file",
 }
 
 

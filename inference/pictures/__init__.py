@@ -31,9 +31,12 @@ SHAPES = ("o", "^", "s")
 
 
 def draw(fit: Fit) -> dict[str, "Figure"]:
-    """Return the pictures of a fit by name: `elbo`, or `trace` of a sampler, and the model's own."""
+    """Return the pictures of a fit by name: `elbo`, or `trace` of a sampler, and the model's own.
+
+    A fit of a single step, as "exact" is, has no way to its bound, and so no picture of it.
+    """
     if fit.chains is None:
-        pictures = {"elbo": elbo(fit)}
+        pictures = {"elbo": elbo(fit)} if len(fit.elbo_trace) > 1 else {}
     else:
         pictures = {"trace": importlib.import_module(f"{__name__}.trace").draw(fit, fit.chains)}
     own = f"{__name__}.{fit.entry.name}"

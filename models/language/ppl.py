@@ -187,7 +187,7 @@ def numpyro_handle() -> Handle:
     from numpyro.contrib import control_flow
     from numpyro.ops.indexing import Vindex
 
-    from latentzoo.models.language.categoricals import one_hot_categoricals
+    from latentzoo.models.language.categoricals import ONE_HOT
 
     class Wishart(dist.Wishart):
         """NumPyro's, whose draws by Bartlett's decomposition are differentiable in its shape, too."""
@@ -223,7 +223,7 @@ def numpyro_handle() -> Handle:
         factor=numpyro.factor,
         mask=numpyro.handlers.mask,
         scale=numpyro.handlers.scale,
-        dist=SimpleNamespace(**{**vars(dist), "Wishart": Wishart, **one_hot_categoricals()}),
+        dist=SimpleNamespace(**{**vars(dist), "Wishart": Wishart, **ONE_HOT}),
         xp=jnp,
         array=jnp.asarray,
         nn=nn,

@@ -76,8 +76,8 @@ class Keyword(NamedTuple):
 def _click_type(hint: Any) -> Any:
     """Return how a value of this type is written on a command line; None where it cannot be."""
     if get_origin(hint) in (typing.Union, types.UnionType):
-        choices = [choice for choice in get_args(hint) if choice is not type(None)]
-        return _click_type(choices[0]) if len(choices) == 1 else None
+        kinds = [kind for choice in get_args(hint) if (kind := _click_type(choice)) is not None]
+        return kinds[0] if len(kinds) == 1 else None
     if get_origin(hint) is Literal:
         return click.Choice(get_args(hint))
     if get_origin(hint) is tuple and get_args(hint)[1:] == (...,):

@@ -15,7 +15,7 @@ from scipy import integrate, special, stats
 from scipy.special import expit
 
 from latentzoo.inference import samplers
-from latentzoo.models.language.categoricals import one_hot_categoricals
+from latentzoo.models.language.categoricals import ONE_HOT
 from latentzoo.models.language.errors import UserError
 
 NUM_DRAWS = 20_000
@@ -417,7 +417,7 @@ def test_relaxed_density_is_pyro_s() -> None:
                 **{name: torch.tensor(each) for name, each in arguments.items()},
             )
             with jax.enable_x64(True):
-                ours = one_hot_categoricals()[SOFT](temperature, **arguments)
+                ours = ONE_HOT[SOFT](temperature, **arguments)
                 assert (ours.batch_shape, ours.event_shape) == ((3,), (4,))
                 found = ours.log_prob(jnp.asarray(value))
                 np.testing.assert_allclose(ours.probs, theirs.probs.numpy(), rtol=1e-12)
@@ -430,19 +430,19 @@ def test_relaxed_draws_are_those_of_our_samplers(name: str) -> None:
     sampler = samplers.gumbel_softmax if name == SOFT else samplers.straight_through
     key, logits = jax.random.key(0), np.array([0.3, -1.0, 0.5])
     with jax.enable_x64(True):
-        ours = one_hot_categoricals()[name](0.6, logits=logits).expand([2])
+        ours = ONE_HOT[name](0.6, logits=logits).expand([2])
         draws, intermediates = ours.sample_with_intermediates(key, (100,))
         uniform = jnp.exp(-jnp.exp(-jax.random.gumbel(key, (100, 2, 3))))
         np.testing.assert_allclose(draws, sampler(uniform, logits, 0.6), rtol=1e-12, atol=1e-12)
         np.testing.assert_array_equal(draws, ours.sample(key, (100,)))
-        soft = one_hot_categoricals()[SOFT](0.6, logits=logits)
+        soft = ONE_HOT[SOFT](0.6, logits=logits)
         expected = soft.log_prob(samplers.gumbel_softmax(uniform, logits, 0.6))
         np.testing.assert_allclose(ours.log_prob(draws, intermediates), expected, rtol=1e-10)
 
 
 def test_relaxed_densities_stay_finite_at_low_temperatures() -> None:
     """Draws are rounded to the corners, their logarithms are not."""
-    ours = one_hot_categoricals()[SOFT](1e-3, logits=jnp.zeros(3))
+    ours = ONE_HOT[SOFT](1e-3, logits=jnp.zeros(3))
     draws, intermediates = ours.sample_with_intermediates(jax.random.key(1), (100,))
     assert (draws == 0.0).any()
     assert np.isfinite(ours.log_prob(draws, intermediates)).all()
@@ -452,7 +452,7 @@ def test_relaxed_densities_stay_finite_at_low_temperatures() -> None:
 @pytest.mark.parametrize("name", [SOFT, HARD])
 def test_relaxed_categoricals_serve_in_a_guide(name: str) -> None:
     """SVI moves the logits towards the category whose cost is least, by gradients through the draws."""
-    family = one_hot_categoricals()[name]
+    family = ONE_HOT[name]
     prior = family(0.5, logits=jnp.zeros(3)).mask(name == SOFT)  # a one-hot draw has no density of its own
 
     def model() -> None:
@@ -474,4 +474,4 @@ def test_relaxed_categoricals_serve_in_a_guide(name: str) -> None:
 def test_relaxed_categoricals_take_probs_or_logits() -> None:
     for arguments in ({}, {"probs": jnp.ones(2) / 2.0, "logits": jnp.zeros(2)}):
         with pytest.raises(UserError, match="takes probs or logits: give one of them"):
-            one_hot_categoricals()[SOFT](1.0, **arguments)
+            ONE_HOT[SOFT](1.0, **arguments)
