@@ -5,12 +5,13 @@ site by site and, inside the plate of the rows, row by row: a row then has impor
 by which a minibatch stands for all rows stays outside of them.
 """
 
+import copy
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
-from latentzoo.inference.automatic import Arrays, Pair, base
+from latentzoo.inference.automatic import Arrays, Pair, backend, base
 from latentzoo.models.language import contract
 from latentzoo.models.language.errors import UserError, choose
 from latentzoo.models.language.ppl import LIBRARIES, Handle
@@ -94,9 +95,15 @@ class Particles(ABC):
     memory: what an estimator keeps from step to step, (2,); None where nobody keeps it.
     """
 
-    ppl: Handle
-    num_particles: int
     memory: Array | None = None
+
+    def __init__(self, library: str, plan: "Plan", params: Arrays):
+        """Draw by a plan at these parameters, which are arrays of the library."""
+        self._plan, self._params = plan, params
+        self._frozen: frozenset[str] = frozenset()
+        self._auto = backend(library)
+        self.ppl: Handle = self._auto.ppl
+        self.num_particles = plan.num_particles
 
     @abstractmethod
     def draw(self, relaxation: Relaxation | None = None) -> Draws:
@@ -123,16 +130,21 @@ class Particles(ABC):
         """Return the gradients of a function of one particle, at draws of their own: (draws, *numbers, *shape)."""
 
     @abstractmethod
-    def guide_alone(self) -> "Particles":
-        """Return the same particles of a guide through which no gradient reaches parameters that the model has, too."""
-
-    @abstractmethod
-    def enumerated(self) -> "Particles":
-        """Return the same particles of programs whose discrete sites of finite support are all summed out."""
-
-    @abstractmethod
     def dreamt(self) -> Draws:
         """Draw rows and their latent sites from the model; return the log densities of the guide at them."""
+
+    def guide_alone(self) -> Self:
+        """Return the same particles of a guide through which no gradient reaches parameters that the model has, too."""
+        same = copy.copy(self)
+        same._frozen = self._plan.model_params
+        return same
+
+    def enumerated(self) -> Self:
+        """Return the same particles of programs whose discrete sites of finite support are all summed out."""
+        pair, same = self._plan.pair, copy.copy(self)
+        model, guide = self._auto.enumerated(pair.model), self._auto.enumerated(pair.guide)
+        same._plan = self._plan._replace(pair=pair._replace(model=model, guide=guide))
+        return same
 
     def held(self, draws: Draws) -> Draws:
         """Return the log densities at the same draws, held where they are: their gradient is the direct one."""

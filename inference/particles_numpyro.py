@@ -1,6 +1,6 @@
 """NumPyro behind the interface of `particles.py`: every particle under one vmap; and the loss that its SVI calls."""
 
-import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,10 +36,8 @@ class Particles(particles.Particles):
 
     def __init__(self, plan: Plan, params: Arrays, key: Array, noise: Mapping[str, Array] | None = None):
         """Draw with this key, or with this standard normal noise (particles, *shape) for each site it is given for."""
-        self._plan, self._params, self._key, self._noise = plan, params, key, dict(noise or {})
-        self._frozen: frozenset[str] = frozenset()
-        self._auto = backend("numpyro")
-        self.ppl, self.num_particles = self._auto.ppl, plan.num_particles
+        super().__init__("numpyro", plan, params)
+        self._key, self._noise = key, dict(noise or {})
 
     def draw(self, relaxation: Relaxation | None = None) -> Draws:
         """Draw every latent site from the guide."""
@@ -78,19 +76,6 @@ class Particles(particles.Particles):
 
     def _apart(self, params: Arrays, key: Array) -> "Particles":
         return Particles(self._plan._replace(num_particles=1), params, key)
-
-    def guide_alone(self) -> "Particles":
-        """Return the same particles of a guide that does not move the parameters of the model."""
-        same = copy.copy(self)
-        same._frozen = self._plan.model_params
-        return same
-
-    def enumerated(self) -> "Particles":
-        """Return the same particles of programs whose discrete sites are summed out."""
-        pair, same = self._plan.pair, copy.copy(self)
-        model, guide = self._auto.enumerated(pair.model), self._auto.enumerated(pair.guide)
-        same._plan = self._plan._replace(pair=pair._replace(model=model, guide=guide))
-        return same
 
     def dreamt(self) -> Draws:
         """Draw rows and their latent sites from the model."""
@@ -269,11 +254,6 @@ class Loss(ELBO):
         return remembers
 
 
-def particles_at(plan: Plan, params: Arrays, seed: int) -> Particles:
-    """Return particles at the parameters, drawn from a seed."""
-    return Particles(plan, params, jax.random.PRNGKey(seed))
-
-
 def params_of(program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of the parameters of a program."""
     with handlers.block(), handlers.trace() as trace, handlers.seed(rng_seed=0):
@@ -302,12 +282,28 @@ def gradients(
 
 def log_weights(plan: Plan, params: Arrays, num_draws: int, seed: int) -> np.ndarray:
     """Return the log weights of so many draws of K particles, one below the other: (draws * K, rows)."""
+    model, guide, args, kwargs, nesting = plan.pair
+    run = _compiled_log_weights(model, guide, tuple(kwargs.items()), nesting, plan.num_particles, tuple(plan.rows))
+    keys = jax.random.split(jax.random.PRNGKey(seed), num_draws)
+    return np.concatenate([np.asarray(run(key, params, args)) for key in keys])
 
-    def one(key: Array) -> Array:
+
+@functools.lru_cache(maxsize=16)
+def _compiled_log_weights(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    kwargs: tuple[tuple[str, Any], ...],
+    nesting: float,
+    num_particles: int,
+    rows: tuple[str, ...],
+) -> Callable[..., Array]:
+    """Return the compiled function (key, params, args), which parts of the same data share."""
+
+    def one(key: Array, params: Arrays, args: tuple[Any, ...]) -> Array:
+        plan = Plan(Pair(model, guide, args, dict(kwargs), nesting), num_particles, rows)
         return particles.log_weights(Particles(plan, params, key).draw())
 
-    run = jax.jit(one, compiler_options=QUICKLY)
-    return np.concatenate([np.asarray(run(key)) for key in jax.random.split(jax.random.PRNGKey(seed), num_draws)])
+    return jax.jit(one, compiler_options=QUICKLY)
 
 
 def unobserved(model: Callable[..., Any], observed: Sequence[str]) -> Callable[..., Any]:

@@ -1,6 +1,5 @@
 """Pyro behind the interface of `particles.py`: particles as an outermost plate; and the loss that its SVI calls."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -38,11 +37,8 @@ class Particles(particles.Particles):
 
     def __init__(self, plan: Plan, params: Arrays, noise: Mapping[str, Array] | None = None):
         """Draw with torch's random numbers, or with this standard normal noise (particles, *shape), where given."""
-        self._plan, self._params = plan, params
+        super().__init__("pyro", plan, params)
         self._noise = {name: torch.as_tensor(np.asarray(eps)) for name, eps in (noise or {}).items()}
-        self._frozen: frozenset[str] = frozenset()
-        self._auto = cast(Backend, backend("pyro"))
-        self.ppl, self.num_particles = self._auto.ppl, plan.num_particles
         self._depth: dict[str, int] = {}  # of the draw of one particle: the axes of its plates and of its event
 
     def draw(self, relaxation: Relaxation | None = None) -> Draws:
@@ -60,11 +56,11 @@ class Particles(particles.Particles):
 
     def summed_out(self, values: Arrays) -> Array:
         """Return the bound at each draw of the continuous sites, one after another."""
-        found = []
+        found, auto = [], cast(Backend, self._auto)
         for index in range(self.num_particles):
             one = {name: _last_axes(value[index], self._depth[name]) for name, value in values.items()}
             with poutine.block():
-                found.append(self._auto.elbo_in_store(self._plan.pair, self._params, constants(one, self.ppl)))
+                found.append(auto.elbo_in_store(self._plan.pair, self._params, constants(one, self.ppl)))
         return torch.stack(found)
 
     def jacobians(self, function: Callable[[particles.Particles], Array], num_draws: int) -> Arrays:
@@ -81,19 +77,6 @@ class Particles(particles.Particles):
             found.append([torch.stack(column) for column in zip(*rows, strict=True)])
         columns = zip(*found, strict=True)
         return {name: torch.stack(column) for name, column in zip(names, columns, strict=True)}
-
-    def guide_alone(self) -> "Particles":
-        """Return the same particles of a guide that does not move the parameters of the model."""
-        same = copy.copy(self)
-        same._frozen = self._plan.model_params
-        return same
-
-    def enumerated(self) -> "Particles":
-        """Return the same particles of programs whose discrete sites are summed out."""
-        pair, same = self._plan.pair, copy.copy(self)
-        model, guide = self._auto.enumerated(pair.model), self._auto.enumerated(pair.guide)
-        same._plan = self._plan._replace(pair=pair._replace(model=model, guide=guide))
-        return same
 
     def dreamt(self) -> Draws:
         """Draw rows and their latent sites from the model, one particle after another."""
@@ -297,12 +280,6 @@ class Loss(ELBO):
     def remembering(guide: Callable[..., Any]) -> Callable[..., Any]:
         """Return the guide itself: the loss remembers."""
         return guide
-
-
-def particles_at(plan: Plan, params: Arrays, seed: int) -> Particles:
-    """Return particles at the parameters; torch is seeded."""
-    torch.manual_seed(seed)
-    return Particles(plan, params)
 
 
 def params_of(program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> frozenset[str]:

@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -236,9 +237,10 @@ def over_all_values(library: str, estimator: Any, num_particles: int, row: int) 
     """Return the exact expectation of an estimate: every value of one row in every particle, the others held."""
     auto, home = backend(library), particles.home(library)
     plan = particles.Plan(categories(library), num_particles, ("rows",), frozenset({"scale"}))
+    random = () if library == "pyro" else (jax.random.PRNGKey(0),)
 
     def estimate(params: Any, z: Any) -> Any:
-        given = home.particles_at(plan, params, seed=0)
+        given = home.Particles(plan, params, *random)
         given.draw = lambda: given.at({"z": z})._replace(reparametrised=frozenset())
         return estimator(given)
 
@@ -257,8 +259,6 @@ def gradient_of(library: str, function: Any) -> Any:
     """Return the gradient of a function (params, z), which is compiled once."""
     if library == "pyro":
         return lambda params, z: backend("pyro").value_and_gradient(lambda leaves: function(leaves, z), params)[1]
-    import jax
-
     return jax.jit(jax.grad(function))
 
 
