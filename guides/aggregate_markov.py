@@ -8,8 +8,8 @@ from scipy.sparse import coo_array
 
 from latentzoo.models.aggregate_markov import Data, Prior, Spec, Theta, count_words, log_joints, log_tables
 from latentzoo.models.language.contract import Params, optional
-from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.ppl import Handle
+from latentzoo.models.language.tables import check_maximum
 
 LOSS = "sampled"
 LOCAL = ("state_logits",)
@@ -87,7 +87,7 @@ def init(data: Data, prior: Prior, spec: Spec, rng: np.random.Generator, point: 
     unigram = (often + LEAST) / (often + LEAST).sum()
     word_probs = FOLLOWERS * table[contexts].toarray() / seen[contexts, None] + (1.0 - FOLLOWERS) * unigram
     if point:
-        _check_maximum(prior)
+        check_maximum(prior)
         return Params(theta=Theta(np.log(class_probs), np.log(word_probs)), phi=Phi())
     share = often.sum() / num_classes
     return Params(
@@ -103,13 +103,3 @@ def _by_count(seen: Float[np.ndarray, "contexts"], size: int, rng: np.random.Gen
     known = int(np.count_nonzero(seen))
     first = rng.choice(len(seen), min(size, known), replace=False, p=seen / seen.sum())
     return np.concatenate([first, rng.choice(first, size - len(first))]) if size > known else first
-
-
-def _check_maximum(prior: Prior) -> None:
-    for field, value in prior._asdict().items():
-        if value is not None and np.min(value) < 1.0:
-            row, column = (int(index) for index in np.argwhere(value < 1.0)[0])
-            at = f"prior.{field}[{row}, {column}] is {value[row, column]:g}"
-            raise UserError(
-                f"{at}: map needs concentrations of 1 or more, below which there is no maximum; cavi does not"
-            )

@@ -1,9 +1,10 @@
 """How an E step runs over data: whole, or in chunks. Sums over rows add up, so the numbers are the same."""
 
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from latentzoo.models.language.contract import Params, map_leaves, num_rows, take_rows
+from latentzoo.models.language.contract import Params, map_leaves, map_trees, num_rows, take_rows
 
 EStep = Callable[[Params, Any, Any, Any], Any]
 
@@ -27,7 +28,7 @@ def add(parts: Iterator[Any]) -> Any:
     """Return the sum of the statistics of disjoint sets of rows, field by field."""
     total = next(parts)
     for part in parts:
-        total = type(total)(*(a + b for a, b in zip(total, part, strict=True)))
+        total = map_trees(operator.add, total, part)
     return total
 
 

@@ -35,6 +35,15 @@ def special(array: Any) -> SimpleNamespace:
     return _torch() if xp is sys.modules.get("torch") else _jax()
 
 
+def add_at(like: Any, index: Any, values: Any) -> Any:
+    """Return zeros of the shape of an array with values added where they belong; several may belong to one place."""
+    sums = namespace(like).zeros_like(like)
+    if namespace(like) is not np:
+        return sums.at[index].add(values)
+    np.add.at(sums, index, values)
+    return sums
+
+
 def multivariate(function: Any, x: Float[Any, "*batch"], size: int) -> Float[Any, "*batch"]:
     """Return sum_{i < size} function(x - i / 2): psi_n of digamma; log Gamma_n of gammaln, but for its constant."""
     return function(x[..., None] - special(x).asarray(np.arange(size) / 2.0, x)).sum(-1)

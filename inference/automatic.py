@@ -114,6 +114,9 @@ class Backend(Protocol):
     ) -> Arrays:
         """Run a program once with each draw of some of its sites; return what it draws for the others, stacked."""
 
+    def most_probable(self, program: Callable[..., Any], args: tuple[Any, ...], max_plate_nesting: int) -> Arrays:
+        """Return the most probable values of the enumerated sites of a program together, as NumPy arrays."""
+
     def at(self, program: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
         """Return the program with its own parameters at these values."""
 

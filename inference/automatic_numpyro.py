@@ -190,6 +190,21 @@ class Backend:
                 parts.append({name: as_numpy(value) for name, value in part.items()})
             return {name: np.concatenate([part[name] for part in parts])[:num_draws] for name in parts[0]}
 
+    def most_probable(self, program: Callable[..., Any], args: tuple[Any, ...], max_plate_nesting: int) -> Arrays:
+        """Run the program by `infer_discrete` at temperature zero."""
+        import jax
+        from numpyro import handlers
+        from numpyro.contrib.funsor import infer_discrete
+
+        def run() -> Arrays:
+            key = jax.random.PRNGKey(0)
+            best = infer_discrete(_singles()(program), -1 - max_plate_nesting, temperature=0, rng_key=key)
+            trace = handlers.trace(handlers.seed(best, key)).get_trace(*args)
+            return {name: site["value"] for name, site in _latent(trace).items() if has_value(site)}
+
+        with self.precision():
+            return {name: as_numpy(value) for name, value in jax.jit(run, compiler_options=QUICKLY)().items()}
+
     def at(self, program: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
         """Substitute the values of its `param` sites."""
         from numpyro import handlers
@@ -231,14 +246,13 @@ def _constant(kind: Any) -> type:
 
 
 @functools.cache
-def enumerated_elbo() -> Any:
-    """Return NumPyro's `TraceEnum_ELBO`, mended where a dimension has size one.
+def _singles() -> Any:
+    """Return a handler of programs that are to be enumerated, for dimensions of size one.
 
     NumPyro 0.22 gives such a dimension no name and then fails on it: a plate of one component, one row, a site of one
     state. The batch of a site that is all ones becomes an event, and a single state is not enumerated: the log
     probabilities are the same.
     """
-    from numpyro.infer import TraceEnum_ELBO
     from numpyro.primitives import Messenger
 
     class Singles(Messenger):
@@ -251,9 +265,19 @@ def enumerated_elbo() -> Any:
             if "enumerate" not in msg["infer"] and shape and set(shape) == {1}:
                 msg["fn"] = msg["fn"].to_event(len(shape))
 
+    return Singles
+
+
+@functools.cache
+def enumerated_elbo() -> Any:
+    """Return NumPyro's `TraceEnum_ELBO`, mended where a dimension has size one."""
+    from numpyro.infer import TraceEnum_ELBO
+
+    single = _singles()
+
     class EnumeratedELBO(TraceEnum_ELBO):
         def loss(self, rng_key: Any, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-            return super().loss(rng_key, param_map, Singles(model), Singles(guide), *args, **kwargs)
+            return super().loss(rng_key, param_map, single(model), single(guide), *args, **kwargs)
 
     return EnumeratedELBO
 

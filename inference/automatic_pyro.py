@@ -222,6 +222,17 @@ class Backend:
                 parts.append({name: as_numpy(value).copy() for name, value in part.items()})
         return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
+    def most_probable(self, program: Callable[..., Any], args: tuple[Any, ...], max_plate_nesting: int) -> Arrays:
+        """Run the program by `infer_discrete` at temperature zero."""
+        import pyro
+        from pyro import poutine
+        from pyro.infer import infer_discrete
+
+        with self.precision(), pyro.get_param_store().scope(), self._seeded(0):
+            best = infer_discrete(program, first_available_dim=-1 - max_plate_nesting, temperature=0)
+            trace = poutine.trace(best).get_trace(*args)
+        return {name: as_numpy(node["value"]) for name, node in _latent(trace).items() if has_value(node)}
+
     def at(self, program: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
         """Set the parameters in the store that the program runs in, once it has registered them there."""
         import pyro

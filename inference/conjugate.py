@@ -1,12 +1,14 @@
-"""What conjugate models share: gradients of a bound as a function of one block of q, and rows given draws of globals.
+"""What conjugate models share: gradients of a bound as a function of one block of q, tables of probabilities at points,
+and rows given draws of globals.
 
-Such a function is known by its maximum, the target, which is where the update would go.
+A bound as a function of a block is known by its maximum, the target, which is where the update would go.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 from latentzoo.inference.arrays import namespace, special
+from latentzoo.models.language.tables import FLOOR, IMPOSSIBLE
 
 Array = Any
 
@@ -33,6 +35,31 @@ def dirichlet_gradient(target: Array, log_concentration: Array) -> Array:
     gap = target - concentration
     common = fn.trigamma(concentration.sum(-1, keepdims=True)) * gap.sum(-1, keepdims=True)
     return concentration * (fn.trigamma(concentration) * gap - common)
+
+
+def log_dirichlet(log_probs: Array, concentration: Array) -> Array:
+    """Return the log density of distributions, along the last axis, under their Dirichlet priors, summed."""
+    gammaln = special(log_probs).gammaln
+    normaliser = gammaln(concentration.sum(-1)).sum() - gammaln(concentration).sum()
+    return ((concentration - 1.0) * log_probs).sum() + normaliser
+
+
+def softmax_gradient(count: Array, logits: Array) -> Array:
+    """Return the gradient of sum count log softmax(logits) by the logits: count - softmax * sum count."""
+    probs = namespace(logits).exp(special(logits).log_softmax(logits, axis=-1))
+    return count - probs * count.sum(-1, keepdims=True)
+
+
+def log_shares(count: Array, fallback: Array) -> Array:
+    """Return the logarithm of each count's share of its row, where sum count log p is highest.
+
+    In rows without counts it is `fallback`. Zero is written as FLOOR: logits stay finite, and a probability of 1e-300
+    is none. Counts that come of such floors are none, either.
+    """
+    xp = namespace(count)
+    total = count.sum(-1, keepdims=True)
+    some = total > IMPOSSIBLE
+    return xp.where(some, xp.log(xp.maximum(count / xp.where(some, total, 1.0), FLOOR)), fallback)
 
 
 def logits_gradient(log_joint: Array, logits: Array) -> Array:

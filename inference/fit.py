@@ -106,6 +106,7 @@ def fit(
         raise UserError(f"guide= is for latent variables that all rows share: {zoo.name} has none")
     start = task.start(seed)
     first = start if init is None else _start(zoo, init, start, own=guide is not None)
+    task = task._replace(given=None if init is None else first)
     if task.home is mcmc:
         return _sampled(task, first, num_restarts, progress)
     own = None
@@ -133,7 +134,10 @@ def best_seed(zoo: Entry, data: Any, prior: Any, num_starts: int, seed: int) -> 
 
 
 class _Task(NamedTuple):
-    """A fit that is asked for, all of it checked. home: of the method; None of one of the user's own."""
+    """A fit that is asked for, all of it checked.
+
+    home: of the method; None of one of the user's own. given: the parameters that the user gave to start from.
+    """
 
     zoo: Entry
     data: Any
@@ -148,6 +152,7 @@ class _Task(NamedTuple):
     tol: float
     max_seconds: float | None
     validation: Any
+    given: Params | None = None
 
     @property
     def label(self) -> str:
@@ -344,7 +349,7 @@ def _steps(
             keep_state=state.update,
         )
     if task.home is exact:
-        return exact.steps(zoo.closed_form, data, prior, zoo.spec)
+        return exact.steps(zoo.closed_form, task.name, task.given, data, prior, zoo.spec)
     if task.home in (ascent, alpha):
         return task.home.steps(zoo.closed_form, data, prior, zoo.spec, start, settings=task.settings, tol=task.tol)
     e_step = task.settings.executor(zoo.closed_form.e_step)

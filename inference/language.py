@@ -14,9 +14,7 @@ from latentzoo.inference.kernels.bigram import bigram_log_normalisers
 from latentzoo.models.aggregate_markov import Data, Theta, check_counts, count_words, vocabulary_of
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError
-
-FLOOR = 1e-300  # what a probability of zero is written as, so that its logarithm is finite
-IMPOSSIBLE = 1e-290  # what is smaller is zero: a sum of such floors
+from latentzoo.models.language.tables import IMPOSSIBLE, logits_of
 
 
 class Probabilities(NamedTuple):
@@ -163,7 +161,7 @@ def interpolated(params: Params, data: Data, weight: float) -> Params:
     class_probs, word_probs = probabilities(params)
     check_words(data, word_probs.shape[1])
     mixed = (1.0 - weight) * class_probs + weight * class_shares(class_probs, data)
-    logits = (np.log(np.maximum(table, FLOOR)) for table in (mixed, word_probs))
+    logits = (logits_of(table) for table in (mixed, word_probs))
     return Params(theta=Theta(*logits), phi=None if params.phi is None else type(params.phi)())
 
 
@@ -175,7 +173,7 @@ def interpolation_weight(params: Params, data: Data, validation: Data) -> float:
     class_probs, word_probs = probabilities(params)
     check_words(data, word_probs.shape[1])
     check_words(validation, word_probs.shape[1])
-    logs = (np.log(np.maximum(table, FLOOR)) for table in (class_probs, word_probs.T))
+    logs = (logits_of(table) for table in (class_probs, word_probs.T))
     model = np.exp(bigram_log_normalisers(validation.context, validation.word, *logs))
     step = (class_shares(class_probs, data) @ word_probs)[validation.word] - model
     count = validation.count

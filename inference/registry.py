@@ -67,6 +67,17 @@ class Entry:
     def __repr__(self) -> str:
         return f"<{self.name}: {self.spec}>"
 
+    def __getattr__(self, name: str) -> Any:
+        """Return a verb that this model alone has, one of its `ACTIONS`, bound to it."""
+        if name.startswith("_") or name not in self.actions:
+            raise AttributeError(f"the entry {self.__dict__.get('name')!r} has no attribute {name!r}")
+        return functools.wraps(self.actions[name].run)(functools.partial(self.actions[name].run, self))
+
+    @property
+    def actions(self) -> dict[str, contract.Action]:
+        """The verbs that this model alone has, by name."""
+        return getattr(self.closed_form, "ACTIONS", {})
+
     @property
     def Data(self) -> Any:
         """The NamedTuple of what may be observed."""
@@ -134,7 +145,10 @@ class Entry:
             return self._empty
         if not isinstance(data, self.Data):
             raise UserError(f"data is a {type(data).__name__}: give {self.name}'s Data, zoo.Data(...) or zoo.read(...)")
-        return contract.check(data, self.spec, "data")
+        checked = contract.check(data, self.spec, "data")
+        if hasattr(self.model_room, "check_data"):
+            self.model_room.check_data(checked, self.spec)
+        return checked
 
     def check_like(self, data: Any, like: Any) -> Any:
         """Return the data, checked, and refuse those that cannot go with others: of another vocabulary, for one."""
@@ -165,9 +179,13 @@ class Entry:
             if value is not None and usual is None:
                 raise UserError(f"prior.{field} has no place in this model ({self.spec}): leave it out")
         checked = contract.check(prior, self.spec, "prior", contract.sizes(data))
-        for field, value, usual in zip(prior._fields, checked, default, strict=True):
-            if data is not None and np.shape(value) != np.shape(usual):
-                raise UserError(f"prior.{field} has shape {np.shape(value)}: give {np.shape(usual)}")
+        found, wanted = contract.leaves(checked), contract.leaves(default)
+        for field in [*wanted, *found] if data is not None else ():
+            if field not in found or field not in wanted:
+                known = "is missing" if field in wanted else "has no place in this model"
+                raise UserError(f"prior.{field} {known}: there is {', '.join(wanted)}")
+            if np.shape(found[field]) != np.shape(wanted[field]):
+                raise UserError(f"prior.{field} has shape {np.shape(found[field])}: give {np.shape(wanted[field])}")
         return checked
 
     def without_priors(self, prior: Any) -> Any:
@@ -184,6 +202,8 @@ class Entry:
     def prior(self, data: Any = None, **given: Any) -> Any:
         """Return the model's default prior, scaled to the data when they are given, with any field replaced.
 
+        One number in the place of a table of arrays fills them all.
+
         Raises
         ------
         UserError: an unknown field, a value of the wrong shape or out of range.
@@ -191,7 +211,8 @@ class Entry:
         contract.check_keywords(given, self.Prior._fields, "field of the prior")
         data = None if data is None else self.check(data)
         default = self.model_room.default_prior(data, self.spec)
-        return self._check_prior(default._replace(**given), default, data)
+        filled = {name: _filled(value, getattr(default, name)) for name, value in given.items()}
+        return self._check_prior(default._replace(**filled), default, data)
 
     def init(self, data: Any, prior: Any = None, seed: int = 0, method: str | None = None) -> Params:
         """Return the parameters that a method, by default the first, starts from.
@@ -293,10 +314,21 @@ class Entry:
         if path is None and not self.has_default_data:
             raise UserError(f"{self.name} brings no data of its own: name a file to read")
         if path is None:
-            return self.model_room.default_data(**options)
+            return self.model_room.default_data(self.spec, **options)
         if like is not None and hasattr(self.model_room, "options_like"):
             options |= self.model_room.options_like(like)
-        return self.reader(path, **options)
+        return self.reader(path, self.spec, **options)
+
+    def write(self, data: Any, path: Any) -> None:
+        """Write data in the format that the model's own reader reads.
+
+        Raises
+        ------
+        UserError: the model has no data, or the file cannot be written.
+        """
+        if not self.has_rows:
+            raise UserError(f"{self.name} observes nothing: there are no data to write; fit it as it is")
+        self.model_room.write(data, path, self.spec)
 
     @property
     def has_rows(self) -> bool:
@@ -305,10 +337,10 @@ class Entry:
 
     @property
     def reader(self) -> Callable[..., contract.Reading]:
-        """The model's own reader; of a model that observes nothing, one that refuses every file."""
+        """The model's own reader, called with the Spec, too; of a model without data, one that refuses every file."""
         return self.model_room.read if self.has_rows else self._refuse
 
-    def _refuse(self, path: Any) -> contract.Reading:
+    def _refuse(self, path: Any, spec: Any) -> contract.Reading:
         raise UserError(f"{self.name} observes nothing: it has no data, leave {path} out")
 
     @property
@@ -394,3 +426,10 @@ class Entry:
         data, _ = self.simulate(seed=0, num_rows=2)
         prior = self.prior(data)
         return automatic.graph(self.model.numpyro, (data, prior, self._example(prior, seed=0)))
+
+
+def _filled(value: Any, like: Any) -> Any:
+    """Return a number in the place of a dict of arrays as such a dict."""
+    if not isinstance(like, dict) or np.ndim(value) or isinstance(value, dict):
+        return value
+    return contract.map_leaves(lambda _, leaf: np.full(np.shape(leaf), value, dtype=np.float64), like)

@@ -330,6 +330,15 @@ class Fit:
             return ""
         return own(self.params, self.like, self.entry.spec)
 
+    def exports(self) -> dict[str, str]:
+        """Return the fit as files that other programs read, by their names, where the model has such."""
+        own = getattr(self.entry.closed_form, "exports", None)
+        return (
+            {}
+            if own is None or self.chains is not None or self.guide is not None
+            else own(self.params, self.entry.spec)
+        )
+
     def _data(self, data: Any) -> Any:
         data = self.data if data is None else data
         if data is None:

@@ -17,6 +17,7 @@ from latentzoo.inference.posterior import OwnGuide, own_guide, start_values
 from latentzoo.inference.registry import Entry, get
 from latentzoo.inference.result import FORMAT, Fit, Restart
 from latentzoo.inference.run import Trace
+from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError
 
@@ -72,7 +73,7 @@ def _rebuild(path: Path, summary: dict[str, Any], arrays: dict[str, np.ndarray],
         raise ValueError("the trace of the bound is no table of numbers")
     return Fit(
         entry=entry,
-        prior=entry.check_prior(entry.Prior(**_below("prior", arrays))),
+        prior=entry.check_prior(contract.from_leaves(entry.Prior, _below("prior", arrays), "prior")),
         params=params(arrays),
         method=summary["method"],
         library=summary["library"],

@@ -25,6 +25,7 @@ from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.ppl import LIBRARIES, Library
 
 NUM_ROWS, NUM_BATCH = 20, 8
+HOLES = 0.3  # the part of the cells that is taken out where cells may be missing
 
 
 def verify(
@@ -172,7 +173,8 @@ def _verify_entry(
     name: str | Entry, library: Library | None, num_points: int, seed: int, progress: bool, spec: dict[str, Any]
 ) -> Report:
     zoo = name if isinstance(name, Entry) else get(name, **spec)
-    open_choices = [v for v in contract.variants(zoo.spec) if all(getattr(v, key) == spec[key] for key in spec)]
+    variants = contract.variants(zoo.spec)
+    open_choices = [v for v in variants if all(getattr(v, key) == getattr(zoo.spec, key) for key in spec)]
     entries = [dataclasses.replace(zoo, spec=variant) for variant in open_choices]
     contract.check_whole("num_points", num_points)
     contract.check_whole("seed", seed, least=0)
@@ -203,7 +205,10 @@ def _verify_fit(fit: Fit, library: Library | None, seed: int) -> Report:
 
 
 def _settings(zoo: Entry, method: str, library: Library, num_points: int, seed: int) -> Iterator[Setting]:
-    """Yield what a method climbs: on the whole data with local fields at their optimum and free, and on a minibatch."""
+    """Yield what a method climbs: on the whole data with local fields at their optimum and free, and on a minibatch.
+
+    Where cells may be missing, on data with holes, too.
+    """
     data, _ = zoo.simulate(seed=seed, num_rows=NUM_ROWS, library=library)
     prior = zoo.prior_for(method, zoo.prior(data))
     label = ", ".join(f"{field}={value}" for field, value in vars(zoo.spec).items()) or "no options"
@@ -214,6 +219,8 @@ def _settings(zoo: Entry, method: str, library: Library, num_points: int, seed: 
     if zoo.guide_room.LOCAL:
         free = tuple(_free_point(zoo, point, data, prior, seed + index) for index, point in enumerate(points))
         yield Setting(zoo, f"{label}; {', '.join(zoo.guide_room.LOCAL)} free", data, prior, free)
+    if (holed := contract.with_holes(data, HOLES, np.random.default_rng(seed))) is not data:
+        yield Setting(zoo, f"{label}; missing cells", holed, prior, points)
     if zoo.has_rows:
         batch = contract.take_rows(data, slice(0, NUM_BATCH))
         yield Setting(zoo, f"{label}; a minibatch of {NUM_BATCH} of {NUM_ROWS}", batch, prior, points[:1], NUM_ROWS)

@@ -248,6 +248,7 @@ def exchangeable(prior: Prior, spec: Spec) -> str | None:
 
 def read(
     paths: str | PathLike[str] | Sequence[str | PathLike[str]],
+    spec: Spec,
     *,
     lowercase: bool = False,
     min_count: int = 1,
@@ -299,16 +300,16 @@ def options_like(data: Data) -> dict[str, Any]:
     return {**options, "min_count": 1}  # the vocabulary says which words are kept
 
 
-def write(data: Data, path: str | PathLike[str]) -> None:
+def write(data: Data, path: str | PathLike[str], spec: Spec) -> None:
     """Write a walk, rows that follow one another as words of a text do, as text; `read` gives back their counts.
 
-    For the same indices, `read` needs the vocabulary: `read(path, **options_like(data))`.
+    For the same indices, `read` needs the vocabulary: `read(path, spec, **options_like(data))`.
     """
     words = example_words(count_words(data)) if data.vocabulary is None else vocabulary_of(data)
     write_lines(path, data.context, data.word, data.count, words)
 
 
-def default_data(**options: Any) -> Reading:
+def default_data(spec: Spec, **options: Any) -> Reading:
     """Return the English text of Python's own help, `pydoc_data.topics`, read with these options of the reader.
 
     Headings, grammar and code are left out; marks that punctuate are words, others are not; a sentence is a line. The
@@ -320,7 +321,7 @@ def default_data(**options: Any) -> Reading:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_text("\n".join(_sentences("\n\n".join(topics.values()))), encoding="utf-8")
-        data, summary, num_left_out = read(path, **options)
+        data, summary, num_left_out = read(path, spec, **options)
     return Reading(data, summary.replace(str(path), name), num_left_out)
 
 

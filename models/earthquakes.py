@@ -149,6 +149,7 @@ def exchangeable(prior: Prior, spec: Spec) -> str | None:
 
 def read(
     path: str | PathLike[str],
+    spec: Spec,
     *,
     longitude: str | None = None,
     latitude: str | None = None,
@@ -177,6 +178,6 @@ def read(
     return Reading(Data(catalogue.location, catalogue.strength), str(report), report.num_rows - report.num_kept)
 
 
-def write(data: Data, path: str | PathLike[str]) -> None:
+def write(data: Data, path: str | PathLike[str], spec: Spec) -> None:
     """Write a catalogue in the CSV that `read` reads without options."""
     write_catalogue(path, data.location, data.strength)

@@ -216,7 +216,11 @@ def exchangeable(prior: Prior, spec: Spec) -> str | None:
 
 
 def read(
-    path: str | PathLike[str], *, columns: tuple[str, ...] | None = None, on_bad: Literal["error", "skip"] = "error"
+    path: str | PathLike[str],
+    spec: Spec,
+    *,
+    columns: tuple[str, ...] | None = None,
+    on_bad: Literal["error", "skip"] = "error",
 ) -> Reading:
     """Read a table in CSV; return it with one line on what was read and what was left out.
 
@@ -227,7 +231,7 @@ def read(
     return Reading(Data(table.x, pack(table.columns)), str(table.report), table.report.num_rows - table.report.num_kept)
 
 
-def write(data: Data, path: str | PathLike[str]) -> None:
+def write(data: Data, path: str | PathLike[str], spec: Spec) -> None:
     """Write a table in the CSV that `read` reads without options."""
     write_table(path, data.x, names_of(data, data.x.shape[1]))
 

@@ -239,6 +239,7 @@ def no_maximum(rank: int, num_latents: int) -> UserError:
 
 def read(
     path: str | PathLike[str],
+    spec: Spec,
     *,
     columns: tuple[str, ...] | None = None,
     on_bad: Literal["error", "skip"] = "error",
@@ -254,7 +255,7 @@ def read(
     return Reading(Data(table.x, pack(table.columns)), str(table.report), table.report.num_rows - table.report.num_kept)
 
 
-def write(data: Data, path: str | PathLike[str]) -> None:
+def write(data: Data, path: str | PathLike[str], spec: Spec) -> None:
     """Write a table in the CSV that `read` reads without options."""
     write_table(path, data.x, names_of(data, data.x.shape[1]))
 

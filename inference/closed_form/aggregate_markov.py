@@ -21,13 +21,17 @@ import numpy as np
 from jaxtyping import Float
 
 from latentzoo.guides.aggregate_markov import Phi
-from latentzoo.inference.arrays import namespace, special
-from latentzoo.inference.conjugate import dirichlet_gradient, logits_gradient
+from latentzoo.inference.arrays import add_at, namespace, special
+from latentzoo.inference.conjugate import (
+    dirichlet_gradient,
+    log_dirichlet,
+    log_shares,
+    logits_gradient,
+    softmax_gradient,
+)
 from latentzoo.inference.divergences import kl_dirichlet
 from latentzoo.inference.kernels.bigram import bigram_log_normalisers, bigram_sums
 from latentzoo.inference.language import (
-    FLOOR,
-    IMPOSSIBLE,
     check_words,
     interpolated,
     interpolation_weight,
@@ -42,6 +46,7 @@ from latentzoo.inference.language import (
 from latentzoo.models.aggregate_markov import Data, Prior, Spec, Theta, count_words
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError
+from latentzoo.models.language.tables import IMPOSSIBLE, logits_of
 
 METHODS = ("em", "map", "cavi", "svi", "mle")
 PROOF = "expectation"
@@ -103,8 +108,8 @@ def e_step(params: Params, data: Data, prior: Prior, spec: Spec) -> Stats:
 
 def _complete_sums(of: Tables, data: Data) -> tuple[Array, Array, Array]:
     """Return the terms of the log likelihood of complete data, and their counts, which are known."""
-    contexts = _add_at((data.context, data.state), data.count, of.log_class)
-    return data.count * _log_densities(of, data), contexts, _add_at((data.word, data.state), data.count, of.log_word)
+    contexts = add_at(of.log_class, (data.context, data.state), data.count)
+    return data.count * _log_densities(of, data), contexts, add_at(of.log_word, (data.word, data.state), data.count)
 
 
 def _free_sums(of: Tables, data: Data, logits: Array) -> tuple[Array, Array, Array]:
@@ -113,16 +118,7 @@ def _free_sums(of: Tables, data: Data, logits: Array) -> tuple[Array, Array, Arr
     q = namespace(logits).exp(log_q)
     expected = data.count[:, None] * q
     terms = expected * (of.log_class[data.context] + of.log_word[data.word] - log_q)
-    return terms, _add_at(data.context, expected, of.log_class), _add_at(data.word, expected, of.log_word)
-
-
-def _add_at(index: Any, values: Array, like: Array) -> Array:
-    """Return an array like another with the values added where they belong; several may belong to one place."""
-    sums = namespace(like).zeros_like(like)
-    if namespace(like) is not np:
-        return sums.at[index].add(values)
-    np.add.at(sums, index, values)
-    return sums
+    return terms, add_at(of.log_class, data.context, expected), add_at(of.log_word, data.word, expected)
 
 
 def _prior_scale(prior: Prior) -> Array:
@@ -148,9 +144,7 @@ def elbo(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Float[Array,
     total = stats.bound
     for log_probs, concentration in ((log_class, prior.class_concentration), (log_word.T, prior.word_concentration)):
         if concentration is not None:
-            gammaln = special(log_probs).gammaln
-            total = total + ((concentration - 1.0) * log_probs).sum()
-            total = total + gammaln(concentration.sum(-1)).sum() - gammaln(concentration).sum()
+            total = total + log_dirichlet(log_probs, concentration)
     return total
 
 
@@ -170,9 +164,7 @@ def elbo_gradient(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Par
         )
     class_count, word_count = _counts(stats, prior)
     return Params(
-        theta=Theta(
-            _softmax_gradient(class_count, theta.class_logits), _softmax_gradient(word_count, theta.word_logits)
-        )
+        theta=Theta(softmax_gradient(class_count, theta.class_logits), softmax_gradient(word_count, theta.word_logits))
     )
 
 
@@ -180,12 +172,6 @@ def _counts(stats: Stats, prior: Prior) -> tuple[Array, Array]:
     """Return the counts whose shares the points have at their best: (8) c(x, z) + alpha - 1 and c(z, x') + beta - 1."""
     alpha, beta = (0.0 if each is None else each - 1.0 for each in prior)
     return stats.contexts + alpha, stats.words.T + beta
-
-
-def _softmax_gradient(count: Array, logits: Array) -> Array:
-    """Return the gradient of sum count log softmax(logits) by the logits: (9) count - softmax * sum count."""
-    probs = namespace(logits).exp(special(logits).log_softmax(logits, axis=-1))
-    return count - probs * count.sum(-1, keepdims=True)
 
 
 def m_step(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
@@ -206,25 +192,13 @@ def m_step(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
             )
         )
     class_count, word_count = _counts(stats, prior)
-    fallback = _log_shares(stats.contexts.sum(0)[None], 0.0)
+    fallback = log_shares(stats.contexts.sum(0)[None], 0.0)
     return Params(
-        theta=Theta(_log_shares(class_count, fallback), _log_shares(word_count, params.theta.word_logits)), phi=Phi()
+        theta=Theta(log_shares(class_count, fallback), log_shares(word_count, params.theta.word_logits)), phi=Phi()
     )
 
 
-def _log_shares(count: Array, fallback: Array) -> Array:
-    """Return the logarithm of each count's share of its row; `fallback` in rows without counts.
-
-    Zero is written as FLOOR: logits stay finite, and a probability of 1e-300 is none. Counts that come of such floors
-    are none, either.
-    """
-    xp = namespace(count)
-    total = count.sum(-1, keepdims=True)
-    some = total > IMPOSSIBLE
-    return xp.where(some, xp.log(xp.maximum(count / xp.where(some, total, 1.0), FLOOR)), fallback)
-
-
-def exact(data: Data, prior: Prior, spec: Spec) -> Params:
+def mle(given: Params | None, data: Data, prior: Prior, spec: Spec) -> Params:
     """Return the maximum of the likelihood of complete data: (10) of the counts themselves.
 
     Raises
@@ -288,7 +262,7 @@ def _predicted(resp: Array, density: Array, data: Data) -> dict[str, Array]:
 
 def _logs(class_probs: Array, word_probs: Array) -> Tables:
     """Return the logarithms of tables that may hold zeros."""
-    return Tables(np.log(np.maximum(class_probs, FLOOR)), np.log(np.maximum(word_probs, FLOOR)).T)
+    return Tables(logits_of(class_probs), logits_of(word_probs).T)
 
 
 def _predictive_tables(params: Params) -> Tables:

@@ -276,7 +276,7 @@ def flaw(params: Params, data: Data, prior: Prior, spec: Spec) -> str:
     )
 
 
-def exact(data: Data, prior: Prior, spec: Spec) -> Params:
+def exact(given: Params | None, data: Data, prior: Prior, spec: Spec) -> Params:
     """Return the maximum of the likelihood, by the eigenvectors U of the covariance with the largest eigenvalues L.
 
     (11) W = U (L - sigma^2 I)^(1/2), sigma^2 the mean of the eigenvalues that are left out

@@ -44,7 +44,8 @@ from latentzoo.inference.quadrature import (
 )
 from latentzoo.inference.tables import aligned
 from latentzoo.models.language.contract import Params
-from latentzoo.models.two_modes import Data, Prior, Spec, moments
+from latentzoo.models.two_modes import Data, Prior, Spec
+from latentzoo.models.two_modes import moments as moments_of
 
 METHODS = ("ascent", "moments", "alpha", "svi", "nuts")
 PROOF = "common noise"
@@ -258,9 +259,9 @@ def renyi_bound(alpha: float, params: Params, data: Data, prior: Prior, spec: Sp
     return float(total) / alpha, q.score(weighted.sum(0), weighted.T @ nodes.e, (1.0 - alpha) / alpha)
 
 
-def exact(data: Data, prior: Prior, spec: Spec) -> Params:
+def moments(given: Params | None, data: Data, prior: Prior, spec: Spec) -> Params:
     """Return the params where KL(p || q) is lowest: q has the mean and the covariance of p."""
-    mean, covariance = moments(prior)
+    mean, covariance = moments_of(prior)
     return Params(phi=Phi(mean, raw_cholesky(covariance)))
 
 

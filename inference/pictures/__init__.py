@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latentzoo.inference.comparison import with_error
+from latentzoo.inference.pictures.dot import Graph
+from latentzoo.inference.pictures.dot import save as save_graph
 from latentzoo.inference.result import Fit
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.files import atomic
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GENERAL = ("comparison", "samplers", "trace")  # files of no model, whatever models are called
+GENERAL = ("comparison", "dot", "network", "samplers", "trace")  # files of no model, whatever models are called
 DPI = 150
 INK, ACCENT = "#333333", "#882255"
 # Nine colours that the colour-blind tell apart (Paul Tol's "muted") and three shapes: 27 components before one repeats.
@@ -30,13 +32,13 @@ COLOURS = ("#CC6677", "#332288", "#117733", "#88CCEE", "#AA4499", "#999933", "#4
 SHAPES = ("o", "^", "s")
 
 
-def draw(fit: Fit) -> dict[str, "Figure"]:
+def draw(fit: Fit) -> dict[str, "Figure | Graph"]:
     """Return the pictures of a fit by name: `elbo`, or `trace` of a sampler, and the model's own.
 
     A fit of a single step, as "exact" is, has no way to its bound, and so no picture of it.
     """
     if fit.chains is None:
-        pictures = {"elbo": elbo(fit)} if len(fit.elbo_trace) > 1 else {}
+        pictures: dict[str, Figure | Graph] = {"elbo": elbo(fit)} if len(fit.elbo_trace) > 1 else {}
     else:
         pictures = {"trace": importlib.import_module(f"{__name__}.trace").draw(fit, fit.chains)}
     own = f"{__name__}.{fit.entry.name}"
@@ -48,6 +50,8 @@ def draw(fit: Fit) -> dict[str, "Figure"]:
 def save(fit: Fit, folder: str | os.PathLike[str]) -> list[Path]:
     """Write the pictures of a fit as PNG files into a folder, which is made if need be; return their paths.
 
+    Graphs are written in DOT where Graphviz's `dot` is missing.
+
     Raises
     ------
     UserError: the folder cannot be made or written.
@@ -57,13 +61,18 @@ def save(fit: Fit, folder: str | os.PathLike[str]) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-    paths = []
-    for name, figure in draw(fit).items():
-        paths.append(folder / f"{name}.png")
-        with atomic(paths[-1]) as file:
-            figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
-        figure.clear()
-    return paths
+    return [_save(picture, folder / name) for name, picture in draw(fit).items()]
+
+
+def _save(picture: "Figure | Graph", path: Path) -> Path:
+    """Write a picture under a path without a suffix; return the file."""
+    if isinstance(picture, Graph):
+        return save_graph(picture, path)[0]
+    path = path.with_name(f"{path.name}.png")
+    with atomic(path) as file:
+        picture.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
+    picture.clear()
+    return path
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -9,7 +9,8 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -29,6 +30,19 @@ class Reading(NamedTuple):
     data: Any
     summary: str
     num_left_out: int
+
+
+class Action(NamedTuple):
+    """A verb that a model alone has, such as a network's `query`: a method of its entry, and a command.
+
+    run: called with the entry, then with keywords, which are the options of the command; str() of what it returns is
+    printed. subject: the field of the Spec that is the argument of the command. saves: whether what it returns has
+    `save(folder)`, which writes files and yields each path with a line on it.
+    """
+
+    run: Callable[..., Any]
+    subject: str
+    saves: bool = False
 
 
 # --- trees ---------------------------------------------------------------------------------------------------------
@@ -54,6 +68,12 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     return found
 
 
+def map_trees(function: Callable[..., Any], first: Any, *others: Any) -> Any:
+    """Apply `function(leaf, ...)` to the leaves of trees that are alike, one of each at a time."""
+    rest = [leaves(tree) for tree in others]
+    return map_leaves(lambda path, leaf: function(leaf, *(tree[path] for tree in rest)), first)
+
+
 def num_numbers(tree: Any) -> int:
     """Return how many numbers the arrays of a tree hold."""
     return sum(int(np.size(leaf)) for leaf in leaves(tree).values())
@@ -68,6 +88,8 @@ def from_leaves(kind: Any, arrays: Mapping[str, Any], name: str) -> Any:
     """
     if set(arrays) == {""}:
         return arrays[""]
+    if _is_table(kind):  # whatever its names are: a point in one of them is no branch
+        return dict(arrays)
     branches: dict[str, dict[str, Any]] = {}
     for path, leaf in arrays.items():
         head, _, rest = path.partition(".")
@@ -123,6 +145,21 @@ def without_rows(data: Any) -> Any:
     return map_leaves(lambda name, leaf: leaf if name in shared else None, data)
 
 
+def with_holes(data: Any, part: float, rng: np.random.Generator) -> Any:
+    """Return data with a part of the cells missing, drawn at random; the same data where none may be."""
+    marked = [
+        name for name, field in fields(data).items() if missing in field.marks and getattr(data, name) is not None
+    ]
+    if not marked:
+        return data
+    holed = {}
+    for name in marked:
+        cells = as_numpy(getattr(data, name))
+        nothing = -1 if cells.dtype.kind == "i" else np.nan
+        holed[name] = np.where(rng.random(cells.shape) < part, nothing, cells)
+    return data._replace(**holed)
+
+
 # --- what values may be -----------------------------------------------------------------------------------------------
 
 
@@ -136,6 +173,7 @@ class Constraint(NamedTuple):
 finite = Constraint("finite", np.isfinite)
 finite_or_missing = Constraint("finite, or NaN where it is missing", lambda x: ~np.isinf(x))
 positive = Constraint("positive and finite", lambda x: np.isfinite(x) & (x > 0))
+state_or_missing = Constraint("a state, counted from 0, or -1 where it is missing", lambda x: x >= -1)
 count = Constraint("a whole number, 0 or more", lambda x: np.isfinite(x) & (x >= 0) & (np.floor(x) == x))
 simplex = Constraint(
     "positive, and sum to one",
@@ -144,19 +182,23 @@ simplex = Constraint(
 
 # Marks a field that may be None: which are, and when, the model says.
 optional = "optional"
-# Marks a field whose cells may be missing: NaN.
+# Marks a field whose cells may be missing: NaN, or -1 where they are states.
 missing = "missing"
 # Marks a field of Data that has no rows, but is the same for all of them.
 shared = "shared"
 
 
 class Field(NamedTuple):
-    """The declaration of one field: its dimensions by name, its constraints, and how it is marked."""
+    """The declaration of one field: its dimensions by name, its constraints, and how it is marked.
+
+    table: whether it holds arrays by their names, each of which is such.
+    """
 
     dims: tuple[str, ...]
     integer: bool
     marks: frozenset[str]
     constraints: tuple[Constraint, ...]
+    table: bool = False
 
     @property
     def optional(self) -> bool:
@@ -164,18 +206,35 @@ class Field(NamedTuple):
         return optional in self.marks
 
 
+def _is_table(hint: Any) -> bool:
+    """Return whether this is the type of a dict of arrays, or of none."""
+    return _of_table(hint) is not None
+
+
+def _of_table(hint: Any) -> Any:
+    """Return the type of the arrays in a dict of arrays; None for another type."""
+    if get_origin(hint) in (Union, UnionType):
+        hint = next((each for each in get_args(hint) if get_origin(each) is dict), None)
+    return get_args(hint)[1] if get_origin(hint) is dict and hasattr(get_args(hint)[1], "dim_str") else None
+
+
 def _declaration(hint: Any) -> Field | None:
-    """Read `Annotated[Float[Any, "events 2"], count]`; None for a field that is not an array (a nested tree)."""
+    """Read `Annotated[Float[Any, "events 2"], count]`, or one of a `dict[str, Float[Any, "..."]]`.
+
+    None for a field that is not an array (a nested tree).
+    """
     constraints: tuple[Any, ...] = ()
     if get_origin(hint) is Annotated:
         hint, *constraints = get_args(hint)  # type: ignore[assignment]
+    if table := _is_table(hint):
+        hint = _of_table(hint)
     if not hasattr(hint, "dim_str"):
         return None
     integer = all("int" in str(dtype) for dtype in hint.dtypes)
     marks = frozenset(mark for mark in constraints if isinstance(mark, str))
     checked = tuple(constraint for constraint in constraints if isinstance(constraint, Constraint))
-    basic = finite_or_missing if missing in marks else finite
-    return Field(tuple(hint.dim_str.split()), integer, marks, (basic, *checked))
+    basic = finite if missing not in marks else state_or_missing if integer else finite_or_missing
+    return Field(tuple(hint.dim_str.split()), integer, marks, (basic, *checked), table)
 
 
 def fields(tree: Any) -> dict[str, Field]:
@@ -228,7 +287,7 @@ def sizes(tree: Any) -> dict[str, int]:
     """Return the sizes of the dimensions of a tree of arrays, by their names."""
     found: dict[str, int] = {}
     for name, field in fields(tree).items() if tree is not None else ():
-        if (value := getattr(tree, name)) is not None and field.dims != ("...",):
+        if (value := getattr(tree, name)) is not None and field.dims != ("...",) and not field.table:
             found |= {dim: size for dim, size in zip(field.dims, np.shape(value), strict=True) if not dim.isdigit()}
     return found
 
@@ -238,6 +297,11 @@ def _checked(value: Any, field: Field, name: str, spec: Any, sizes: dict[str, in
         if field.optional:
             return None
         raise UserError(f"{name} is missing: {_words(field)}")
+    if field.table:
+        if not isinstance(value, dict):
+            raise UserError(f"{name} is a {type(value).__name__}: give a dict of arrays")
+        one = field._replace(table=False)
+        return {key: _checked(array, one, f"{name}.{key}", spec, sizes) for key, array in value.items()}
     array = _array(value, field, name)
     _check_shape(array.shape, field, name, spec, sizes)
     for constraint in field.constraints:

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_LISTED = 40  # names in a message: more make no line that one reads
+MOST_COMPARED = 10_000  # names in search of the nearest
+
 
 class UserError(ValueError):
     """A mistake in an argument, a file or the data: one line that names it and says what would be right.
@@ -20,6 +23,7 @@ def choose(value: str, allowed: Iterable[str], what: str) -> str:
     names = list(allowed)
     if value in names:
         return value
-    near = get_close_matches(str(value), names, n=1)
+    near = get_close_matches(str(value), names[:MOST_COMPARED], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"no {what} {value!r}; {hint}there is: {', '.join(names)}")
+    shown = names if len(names) <= MOST_LISTED else [*names[:MOST_LISTED], f"... ({len(names):,} in all)"]
+    raise UserError(f"no {what} {value!r}; {hint}there is: {', '.join(shown)}")

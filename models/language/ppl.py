@@ -94,11 +94,24 @@ class Handle:
         """Pick `values[index]` along the plate of `values`, whatever batch of particles stands to its left.
 
         values: (..., K, *event), drawn inside a plate of size K; index: integers, one a row; returns (..., N, *event).
+        A tuple of indices picks along as many axes, and one of none leaves `values` as they are.
         """
+        picked = index if isinstance(index, tuple) else (index,)
+        if not picked:
+            return values
         # The plate of K sits at dimension -1 - event_dim, where the rows will be: an axis of one makes room for them.
-        axis = len(values.shape) - 1 - event_dim
+        axis = len(values.shape) - len(picked) - event_dim
         spread = values.reshape((*values.shape[:axis], 1, *values.shape[axis:]))
-        return self.vindex(spread)[(..., index, *(slice(None),) * event_dim)]
+        return self.vindex(spread)[(..., *picked, *(slice(None),) * event_dim)]
+
+
+def _with_own_infer(sample: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a library's `sample` that copies `infer`, where the library keeps notes on the site: several share one."""
+
+    def own(name: str, fn: Any, *, infer: dict[str, Any] | None = None, **options: Any) -> Any:
+        return sample(name, fn, infer=None if infer is None else dict(infer), **options)
+
+    return own
 
 
 @functools.cache
@@ -159,7 +172,7 @@ def pyro_handle() -> Handle:
     )
     return Handle(
         name="pyro",
-        sample=pyro.sample,
+        sample=_with_own_infer(pyro.sample),
         plate=pyro.plate,
         param=lambda name, value: pyro.param(name, array(value)),
         deterministic=pyro.deterministic,
@@ -216,7 +229,7 @@ def numpyro_handle() -> Handle:
     )
     return Handle(
         name="numpyro",
-        sample=numpyro.sample,
+        sample=_with_own_infer(numpyro.sample),
         plate=numpyro.plate,
         param=lambda name, value: numpyro.param(name, jnp.asarray(value)),
         deterministic=numpyro.deterministic,

@@ -224,11 +224,11 @@ def _read_columns(path: Path, asked: Sequence[str] | None) -> list[_Column]:
             ragged |= bool((chunk[len(header) - 1] == "").any())
             num_rows += len(chunk)
     if ragged:
-        _check_lengths(path, len(header))
+        check_lengths(path, len(header))
     return columns
 
 
-def _check_lengths(path: Path, num_columns: int) -> None:
+def check_lengths(path: Path, num_columns: int) -> None:
     """Refuse a file with a row that has too few cells: a second pass, which only a row that ends empty needs."""
     for line, cells in records(path):
         if len(cells) < num_columns:
@@ -246,7 +246,7 @@ def _fit(path: Path, columns: list[_Column], missing: bool) -> tuple[list[_Colum
         elif column.name in ROW_NAMES and column.place == 0 and len(columns) > 1:
             reasons[column.name] = "names the rows"
         elif column.text:
-            reasons[column.name] = f"{_short(column.text[0])} on line {lines[column.name][0]}"
+            reasons[column.name] = f"{short(column.text[0])} on line {lines[column.name][0]}"
         elif column.is_missing.all() and not missing:
             reasons[column.name] = "holds nothing"
         else:
@@ -282,7 +282,8 @@ def _checked_array(x: Any) -> Float[np.ndarray, "rows features"]:
     return array
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return what a message quotes of a cell."""
     return repr(text if len(text) <= 20 else text[:17] + "...")
 
 

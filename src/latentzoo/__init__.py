@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from latentzoo.inference.verify import verify
     from latentzoo.models.language.contract import Params
     from latentzoo.models.language.errors import Note, UserError
+    from latentzoo.models.language.graph import Network
 
 _HOMES = {
     "compare": "inference.compare",
     "Fit": "inference.result",
+    "Network": "models.language.graph",
     "Note": "models.language.errors",
     "Params": "models.language.contract",
     "UserError": "models.language.errors",
@@ -35,6 +37,7 @@ _MODULES = ("divergences", "estimators", "importance", "samplers")
 
 __all__ = [
     "Fit",
+    "Network",
     "Note",
     "Params",
     "UserError",

@@ -1,4 +1,5 @@
-"""The command line: `latentzoo list | show | simulate | fit | compare | verify | bench | conformance`.
+"""The command line: `latentzoo list | show | simulate | fit | compare | verify | bench | conformance`, and verbs of
+single models, such as `query`.
 
 The options of `simulate` and `fit` are those of the model that is named: the fields of its Spec, the keywords of its
 reader and of `latentzoo.fit`, read from their annotations, defaults and docstrings. Nothing here knows of one model.
@@ -17,6 +18,7 @@ import latentzoo as lz
 from latentzoo import commands
 from latentzoo.models.language.errors import Note, UserError, choose
 from latentzoo.options import COUNT, SEED, Output, descriptions, given_of, keywords, options, sentence
+from latentzoo.verbs import command, verbs
 
 if TYPE_CHECKING:
     from latentzoo.inference.registry import Entry
@@ -61,11 +63,21 @@ def _show_note(message: Warning | str, category: type[Warning], *_: Any, **__: A
 
 
 class Commands(click.Group):
-    """Commands of which a mistyped one is answered with the nearest match."""
+    """Commands, those of single models too, of which a mistyped one is answered with the nearest match."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return [*super().list_commands(ctx), *verbs()]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Return the command."""
-        return super().get_command(ctx, name if ctx.resilient_parsing else choose(name, self.commands, "command"))
+        if name in self.commands:
+            return self.commands[name]
+        known = verbs()
+        if name in known or not ctx.resilient_parsing:
+            name = choose(name, [*self.commands, *known], "command")
+            return command(name, *known[name])
+        return None
 
 
 class ModelCommands(click.Group):
@@ -214,7 +226,7 @@ def simulate_command(entry: "Entry") -> click.Command:
         if not zoo.has_rows:
             raise UserError(f"{zoo.name} observes nothing: there are no data to write; fit it as it is")
         data, _ = zoo.simulate(seed=seed, num_rows=num_rows, prior=zoo.prior(**commands.prior_fields(zoo, prior)))
-        zoo.model_room.write(data, out)
+        zoo.write(data, out)
         click.echo(f"wrote {out}: {num_rows} simulated rows of {zoo.name}, seed {seed}")
 
     text = "Write a data set drawn from the model itself."

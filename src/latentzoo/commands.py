@@ -247,8 +247,11 @@ def write_fit(fit: "Fit", out: Path, source: str, test: dict[str, float] | None 
     _wrote(_write_numbers(fit, out / "fit.json", source, test), "numbers and settings")
     if table := fit.describe():
         _wrote(_write_text(out / "table.txt", f"{table}\n"), "table")
+    for name, text in fit.exports().items():
+        _wrote(_write_text(out / name, text), "for other programs")
     for picture in importlib.import_module("latentzoo.inference.pictures").save(fit, out):
-        _wrote(picture, "picture")
+        drawn = picture.suffix == ".png"
+        _wrote(picture, "picture" if drawn else "a graph in DOT: Graphviz's `dot`, which is not installed, draws it")
     if not fit.is_point:
         _write_posterior(fit, out / "posterior.nc")
 

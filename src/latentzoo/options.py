@@ -29,6 +29,29 @@ class Separated(click.ParamType):  # type: ignore[type-arg]  # generic since cli
             self.fail(f"{value!r} is not numbers separated by commas", param, ctx)
 
 
+class Assignment(click.ParamType):  # type: ignore[type-arg]
+    """`NAME=VALUE`, as a pair."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return the name and the value, of which the first may hold no `=`."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, rest = value.partition("=")
+        if not equals or not name.strip():
+            self.fail(f"{value!r}: write NAME=VALUE", param, ctx)
+        return name.strip(), rest.strip()
+
+
+def _once_each(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, str], ...]) -> dict[str, str] | None:
+    """Return pairs as a dict; None where there are none."""
+    for place, (name, _) in enumerate(pairs):
+        if name in dict(pairs[:place]):
+            raise click.BadParameter(f"{name} is given twice: give it once", ctx, param)
+    return dict(pairs) or None
+
+
 class Output(click.Path):
     """A file or a folder to write, refused at once where it could not be written after a long run."""
 
@@ -48,12 +71,16 @@ class Output(click.Path):
 
 
 class Keyword(NamedTuple):
-    """One keyword of a function or field of a Spec: its annotation, its default (None: it has none) and what it is."""
+    """One keyword of a function or field of a Spec: its annotation, its default (None: it has none) and what it is.
+
+    required: whether it must be given.
+    """
 
     name: str
     hint: Any
     default: Any
     text: str
+    required: bool = False
 
     @property
     def option(self) -> click.Option | None:
@@ -62,10 +89,16 @@ class Keyword(NamedTuple):
         if kind is None:
             return None
         flag = f"--{self.name.replace('_', '-')}"
+        if isinstance(kind, Assignment):
+            again = f"{self.text} Again for each."
+            return click.Option(
+                [self.name, flag], type=kind, multiple=True, callback=_once_each, metavar="NAME=VALUE", help=again
+            )
         flags = f"{flag}/--no-{flag[2:]}" if kind is click.BOOL else flag
         default = ",".join(map(str, self.default)) if isinstance(self.default, tuple) else self.default
         text = self.text if default is None else f"{self.text}  [default: {default}]"
-        return click.Option([self.name, flags], type=kind, default=None, help=text)
+        needed = {"required": True} if self.required else {"default": None}
+        return click.Option([self.name, flags], type=kind, help=text, **needed)
 
     def row(self, ctx: click.Context) -> tuple[str, str]:
         """Return what a page of help says of it: the option, or the bare name, and the text."""
@@ -80,6 +113,8 @@ def _click_type(hint: Any) -> Any:
         return kinds[0] if len(kinds) == 1 else None
     if get_origin(hint) is Literal:
         return click.Choice(get_args(hint))
+    if get_origin(hint) is Mapping:
+        return Assignment()
     if get_origin(hint) is tuple and get_args(hint)[1:] == (...,):
         return Separated(get_args(hint)[0]) if get_args(hint)[0] in (int, float, str) else None
     return {int: click.INT, float: click.FLOAT, str: click.STRING, bool: click.BOOL}.get(hint)
@@ -91,7 +126,10 @@ def keywords(source: Callable[..., Any], leave_out: Iterable[str] = ()) -> list[
     chosen = [p for p in found if (isinstance(source, type) or p.kind is p.KEYWORD_ONLY) and p.name not in leave_out]
     hints, texts = typing.get_type_hints(source), descriptions(source, [p.name for p in found])
     defaults = {p.name: None if p.default is p.empty else p.default for p in chosen}
-    return [Keyword(name, hints[name], default, texts.get(name, "")) for name, default in defaults.items()]
+    needed = {p.name for p in chosen if p.default is p.empty}
+    return [
+        Keyword(name, hints[name], default, texts.get(name, ""), name in needed) for name, default in defaults.items()
+    ]
 
 
 def options(source: Callable[..., Any], leave_out: Iterable[str] = ()) -> list[click.Option]:

@@ -129,7 +129,7 @@ def test_what_is_written_is_read_back(zoo, tmp_path):
         return  # a text is read as counts, whose rows are no longer in its order: the model's own tests compare those
     data, _ = zoo.simulate(seed=2, num_rows=9)
     path = tmp_path / "data.csv"
-    zoo.model_room.write(data, path)
+    zoo.write(data, path)
     back = zoo.read(path)
     for name, leaf in contract.leaves(data).items():
         assert (contract.leaves(back)[name] == leaf).all()

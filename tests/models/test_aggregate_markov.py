@@ -17,7 +17,7 @@ import pytest
 import latentzoo as lz
 from latentzoo.inference import language, pictures
 from latentzoo.inference.closed_form import aggregate_markov as closed_form
-from latentzoo.models.aggregate_markov import default_data, options_like, vocabulary_of
+from latentzoo.models.aggregate_markov import Spec, default_data, options_like, vocabulary_of
 from latentzoo.models.language.contract import Params, leaves, take_rows
 from latentzoo.models.language.ppl import LIBRARIES
 from latentzoo.models.readers.text import pack, read_text
@@ -111,7 +111,7 @@ def test_what_is_written_is_read_back_with_the_same_counts(tmp_path: Path) -> No
     data, truth = zoo.simulate(seed=2, num_rows=300)
     assert truth["token_class"].shape == (300,)
     path = tmp_path / "walk.txt"
-    zoo.model_room.write(data, path)
+    zoo.write(data, path)
     back = zoo.read(path, like=data)
     walked = np.zeros((9, 8))
     np.add.at(walked, (data.context, data.word), data.count)
@@ -120,13 +120,13 @@ def test_what_is_written_is_read_back_with_the_same_counts(tmp_path: Path) -> No
     np.testing.assert_array_equal(counts, walked)
     assert (back.vocabulary == data.vocabulary).all()
     # Without a vocabulary, words are called the same.
-    zoo.model_room.write(data._replace(vocabulary=None), path)
+    zoo.write(data._replace(vocabulary=None), path)
     assert path.read_text(encoding="utf-8").split()[0] in vocabulary_of(data)
 
 
 def test_the_default_data_are_english() -> None:
     zoo = entry()
-    reading = default_data(lowercase=True, min_count=2)
+    reading = default_data(Spec(), lowercase=True, min_count=2)
     words = vocabulary_of(zoo.check(reading.data))
     assert reading.num_left_out == 0
     assert reading.summary.startswith("pydoc_data.topics: ")
@@ -276,7 +276,7 @@ def fitted_and_longer(zoo: Any) -> tuple[Any, Any]:
             lambda zoo: vocabulary_of(table(zoo)._replace(vocabulary=np.array([255, 254]))),
             r"data\.vocabulary is no text in UTF-8",
         ),
-        (lambda zoo: zoo.model_room.write(table(zoo), "x"), "rows can be written where they follow one another"),
+        (lambda zoo: zoo.write(table(zoo), "x"), "rows can be written where they follow one another"),
     ],
 )
 def test_another_mistake_is_one_line(act: Callable[[Any], Any], message: str) -> None:

@@ -221,7 +221,7 @@ def test_files_keep_missing_cells_and_names(tmp_path: Path) -> None:
     assert "name" in reading.summary
     np.testing.assert_array_equal(reading.data.x, [[1, np.nan, 3], [np.nan, 2.5, np.nan], [4, 5, 6]])
     assert names_of(reading.data) == ("a", "b", "c")
-    zoo.model_room.write(reading.data, tmp_path / "again.csv")
+    zoo.write(reading.data, tmp_path / "again.csv")
     again = zoo.read(tmp_path / "again.csv")
     np.testing.assert_array_equal(again.x, reading.data.x)
     assert names_of(again) == ("a", "b", "c")

@@ -319,7 +319,7 @@ def test_exact_is_that_of_scikit_learn(num_rows: int, num_features: int, num_lat
     """
     decomposition = pytest.importorskip("sklearn.decomposition")
     of = problem(num_latents, num_rows=num_rows, num_features=num_features)
-    theta = closed_form.exact(of.data, of.zoo.Prior(), of.zoo.spec).theta
+    theta = closed_form.exact(None, of.data, of.zoo.Prior(), of.zoo.spec).theta
     peer = decomposition.PCA(num_latents, svd_solver="full").fit(of.data.x)
     peer.noise_variance_ *= (min(num_rows, num_features) - num_latents) / (num_features - num_latents)
     share, noise = (num_rows - 1) / num_rows, np.exp(2.0 * theta.noise_log_scale)
@@ -389,7 +389,9 @@ def test_a_fixed_point_is_a_zero_of_the_gradient(missing: float) -> None:
     fit = lz.fit(of.zoo, of.data, "em", tol=0.0, num_steps=3000, progress=False)
     at_rest = of._replace(params=fit.params)
     assert max(np.abs(leaf).max() for leaf in gradient(at_rest).values()) < 1e-5
-    exact = of._replace(params=closed_form.exact(of.data, of.zoo.Prior(), of.zoo.spec)) if not missing else at_rest
+    exact = (
+        of._replace(params=closed_form.exact(None, of.data, of.zoo.Prior(), of.zoo.spec)) if not missing else at_rest
+    )
     moved = update(exact)
     for name, leaf in leaves(exact.params.theta).items():
         np.testing.assert_allclose(leaves(moved.params.theta)[name], leaf, rtol=0, atol=1e-6, err_msg=name)
