@@ -26,7 +26,7 @@ from latentzoo.inference.arrays import add_at, namespace
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.graph import Network, in_words, moral
 
-MOST_NUMBERS = 2**24  # in all tables of one row
+MOST_NUMBERS = 2**25  # in all tables of one row
 CHUNK_NUMBERS = 2**22  # in all tables of the rows that are visited at once
 
 Array = Any
@@ -150,9 +150,8 @@ def _eliminate(node: str, neighbours: dict[str, set[str]], fill: dict[str, int])
 def _too_wide(network: Network, node: str, num_neighbours: int, table: int) -> UserError:
     """Return the error of a network whose tables would not fit."""
     return UserError(
-        f"{network.name} is too wide for exact inference: eliminating node {node!r}, beside {num_neighbours} others,"
-        f" takes a table of {in_words(table)} numbers, and all tables together may have {MOST_NUMBERS:,};"
-        " observe more nodes, or simulate and count"
+        f"{network.name} is too wide for exact inference: its tables would hold more than {MOST_NUMBERS:,} numbers, that"
+        f" of node {node!r} with {num_neighbours} others {in_words(table)}; give evidence on more nodes, or simulate rows"
     )
 
 
