@@ -150,8 +150,9 @@ def _eliminate(node: str, neighbours: dict[str, set[str]], fill: dict[str, int])
 def _too_wide(network: Network, node: str, num_neighbours: int, table: int) -> UserError:
     """Return the error of a network whose tables would not fit."""
     return UserError(
-        f"{network.name} is too wide for exact inference: its tables would hold more than {MOST_NUMBERS:,} numbers, that"
-        f" of node {node!r} with {num_neighbours} others {in_words(table)}; give evidence on more nodes, or simulate rows"
+        f"{network.name} is too wide for exact inference: its tables would hold more than {MOST_NUMBERS:,} numbers,"
+        f" that of node {node!r} with {num_neighbours} others {in_words(table)}; give evidence on more nodes, or"
+        " simulate rows"
     )
 
 
