@@ -24,11 +24,13 @@ from latentzoo.inference.automatic import (
     plates_of,
 )
 from latentzoo.models.language.contract import as_numpy, map_leaves
+from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.ppl import numpyro_handle
 
 # What is run a few times only takes longest to compile, so XLA is told not to optimise it.
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 BATCH = 100
+MOST_ENUMERATED = 24  # sites: NumPyro 0.22 has no axes for more
 # (keys, values of sites, *arguments of the program) -> values by name, each with an axis of as many as there are keys.
 Vectorised = Callable[..., Arrays]
 
@@ -119,6 +121,17 @@ class Backend:
         from numpyro.contrib.funsor import config_enumerate
 
         return config_enumerate(program, "parallel")
+
+    def sampled(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Take the mark for enumeration off every site."""
+        from numpyro.primitives import Messenger
+
+        class Sampled(Messenger):
+            def process_message(self, msg: Any) -> None:
+                if msg["type"] == "sample":
+                    msg["infer"] = {key: value for key, value in msg["infer"].items() if key != "enumerate"}
+
+        return Sampled(program)
 
     def draw(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
@@ -277,7 +290,15 @@ def enumerated_elbo() -> Any:
 
     class EnumeratedELBO(TraceEnum_ELBO):
         def loss(self, rng_key: Any, param_map: Any, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-            return super().loss(rng_key, param_map, single(model), single(guide), *args, **kwargs)
+            try:
+                return super().loss(rng_key, param_map, single(model), single(guide), *args, **kwargs)
+            except ValueError as error:
+                if "Ran out of free dims" not in str(error):
+                    raise
+                raise UserError(
+                    f"NumPyro has axes for {MOST_ENUMERATED} enumerated sites, and this model has more: take"
+                    " library='pyro', or a method in closed form"
+                ) from error
 
     return EnumeratedELBO
 

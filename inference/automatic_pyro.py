@@ -1,5 +1,6 @@
 """Pyro behind the interface of `automatic.py`: handlers as messengers, autograd, one draw after another."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,10 @@ from latentzoo.inference.automatic import (
     plates_of,
 )
 from latentzoo.models.language.contract import as_numpy, map_leaves
+from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.ppl import pyro_handle
+
+MOST_AXES = 64  # of a tensor
 
 
 class Backend:
@@ -68,9 +72,7 @@ class Backend:
 
     def elbo_in_store(self, pair: Pair, params: Arrays, fixed: Fixed) -> Array:
         """Return the ELBO of one draw inside an optimiser's step, whose parameters a scope of their own would spoil."""
-        from pyro.infer import TraceEnum_ELBO
-
-        loss = TraceEnum_ELBO(max_plate_nesting=pair.max_plate_nesting, strict_enumeration_warning=False)
+        loss = enumerated_elbo()(max_plate_nesting=pair.max_plate_nesting, strict_enumeration_warning=False)
         model, guide = self._fixing(pair.model, params, {}), self._fixing(pair.guide, params, fixed)
         return -loss.differentiable_loss(model, guide, *pair.args, **pair.kwargs)
 
@@ -131,6 +133,16 @@ class Backend:
         from pyro.infer import config_enumerate
 
         return config_enumerate(program, "parallel")
+
+    def sampled(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Take the mark for enumeration off every site."""
+        from pyro.poutine.messenger import Messenger
+
+        class Sampled(Messenger):
+            def _pyro_sample(self, msg: Any) -> None:
+                msg["infer"] = {key: value for key, value in msg["infer"].items() if key != "enumerate"}
+
+        return Sampled()(program)
 
     def draw(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
@@ -276,6 +288,26 @@ class Backend:
                     msg["value"] = fixed[msg["name"]](msg["fn"])
 
         return Fix()(program)
+
+
+@functools.cache
+def enumerated_elbo() -> Any:
+    """Return Pyro's `TraceEnum_ELBO`, which says in one line when a program has more sites than torch has axes."""
+    from pyro.infer import TraceEnum_ELBO
+
+    class EnumeratedELBO(TraceEnum_ELBO):
+        def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+            try:
+                return super()._get_trace(model, guide, args, kwargs)
+            except RuntimeError as error:
+                if "tensors with up to" not in str(error):
+                    raise
+                raise UserError(
+                    f"torch has {MOST_AXES} axes, one for each enumerated site, and this model has more sites: take a"
+                    " method in closed form"
+                ) from error
+
+    return EnumeratedELBO
 
 
 def _is_given(node: Any) -> bool:

@@ -17,11 +17,13 @@ class Losses:
 
     def pyro(self, estimator: Any = None, **options: Any) -> Any:
         """Return the loss for `pyro.infer.SVI`."""
-        from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+        from pyro.infer import Trace_ELBO
+
+        from latentzoo.inference.automatic_pyro import enumerated_elbo
 
         if estimator is not None:
             return self._estimating("pyro", estimator, **options)
-        loss = {"enumerated": TraceEnum_ELBO, "sampled": Trace_ELBO}[self._kind]
+        loss = enumerated_elbo() if self._kind == "enumerated" else Trace_ELBO
         return loss(max_plate_nesting=self._nesting, **options)
 
     def numpyro(self, estimator: Any = None, **options: Any) -> Any:

@@ -17,13 +17,12 @@ from jaxtyping import Float, Int
 from latentzoo.models.language.contract import Reading, missing, optional, positive
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.graph import Network
-from latentzoo.models.language.ppl import ENUMERATE, Handle
+from latentzoo.models.language.ppl import ENUMERATE, RULED_OUT, Handle
 from latentzoo.models.readers.networks import find_network
 from latentzoo.models.readers.states import read_states, write_states
 
 MAX_PLATE_NESTING = 1
 ROWS = ("rows",)
-NO_EVIDENCE_ON = -1e4  # the log probability of a state that evidence rules out: its exponential is 0
 CONCENTRATION = 2.0  # see default_prior
 
 
@@ -101,7 +100,7 @@ def model(ppl: Handle, data: Data, prior: Prior, theta: Theta | None, spec: Spec
                 seen = data.states[..., network.place[node]]
                 ruled_out = (seen >= 0) & (states[node] != seen)
                 zero = ppl.xp.zeros_like(tables[node].reshape(-1)[0])
-                ppl.factor(f"evidence on {node}", ppl.xp.where(ruled_out, zero + NO_EVIDENCE_ON, zero))
+                ppl.factor(f"evidence on {node}", ppl.xp.where(ruled_out, zero + RULED_OUT, zero))
     return data if data.states is not None else Data(ppl.xp.stack([states[node] for node in network.nodes], -1))
 
 

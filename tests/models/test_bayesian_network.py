@@ -71,6 +71,21 @@ def test_evidence_that_cannot_be_names_the_node(evidence: dict[str, str], words:
         assert words in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("library", "words"),
+    [
+        ("numpyro", "NumPyro has axes for 24 enumerated sites"),
+        ("pyro", "torch has 64 axes, one for each enumerated site"),
+    ],
+)
+def test_networks_beyond_the_axes_of_a_library_are_refused(library: Any, words: str) -> None:
+    chain = [(f"x{i}", ("0", "1"), (f"x{i - 1}",) * bool(i), np.full((2,) * (1 + bool(i)), 0.5)) for i in range(70)]
+    zoo = lz.get("bayesian_network", network=lz.Network.of("chain", chain))
+    assert zoo.query(evidence={"x0": "1"}).log_evidence == pytest.approx(np.log(0.5))
+    with pytest.raises(lz.UserError, match=words):
+        zoo.query(evidence={"x0": "1"}, library=library)
+
+
 def test_verbs_of_one_model_are_no_attributes_of_others() -> None:
     assert ZOO.d_separated(a=("asia",), b=("smoke",))
     assert not ZOO.d_separated(a=("asia",), b=("smoke",), given=("dysp",))

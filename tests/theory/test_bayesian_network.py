@@ -185,7 +185,8 @@ def test_a_third_party_agrees_on_larger_networks() -> None:
     from pgmpy.inference import VariableElimination
 
     network = like_alarm(seed=0)
-    peer = models.DiscreteBayesianNetwork([(p, n) for n in network.nodes for p in network.parents_of(n)])
+    kind = getattr(models, "DiscreteBayesianNetwork", None) or models.BayesianNetwork  # before pgmpy 1
+    peer = kind([(p, n) for n in network.nodes for p in network.parents_of(n)])
     for node in network.nodes:
         sizes = network.shape(node)
         values = np.moveaxis(network.table(node), -1, 0).reshape(sizes[-1], -1)
