@@ -167,6 +167,56 @@ class OneState(Case):
         return -TraceEnum_ELBO(max_plate_nesting=1).loss(jax.random.key(0), {}, model, lambda: None)
 
 
+class DrawnOneState(Case):
+    """`infer_discrete` with a discrete site of one state."""
+
+    title = "infer_discrete does not draw an enumerated site of one state"
+    user = "asks for the most probable component of each row of a mixture of one component"
+    known = "there is one"
+    tolerance = 0.0
+    verdicts = {"pyro": "warns", "numpyro": "raises"}
+    note = (
+        "Pyro finds no site to enumerate and returns the axis of the states, one value for all rows; beside a site of"
+        " two states it does so without a warning. NumPyro's Predictive(infer_discrete=True) raises, too. Leave the"
+        " site out where it has one state."
+    )
+
+    @staticmethod
+    def exact() -> list[float]:
+        """Return the component of each row."""
+        return [0.0, 0.0]
+
+    @staticmethod
+    def pyro() -> list[float]:
+        import pyro
+        import pyro.distributions as dist
+        import torch
+        from pyro.infer import infer_discrete
+
+        def model():
+            with pyro.plate("rows", 2):
+                z = pyro.sample("z", dist.Categorical(torch.ones(1)), infer={"enumerate": "parallel"})
+                pyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=torch.arange(2.0))
+            return z
+
+        return infer_discrete(model, first_available_dim=-2, temperature=0)().tolist()
+
+    @staticmethod
+    def numpyro() -> list[float]:
+        import jax.numpy as jnp
+        import numpyro
+        import numpyro.distributions as dist
+        from numpyro.contrib.funsor import infer_discrete
+
+        def model():
+            with numpyro.plate("rows", 2):
+                z = numpyro.sample("z", dist.Categorical(jnp.ones(1)), infer={"enumerate": "parallel"})
+                numpyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=jnp.arange(2.0))
+            return z
+
+        return infer_discrete(model, first_available_dim=-2, temperature=0)().tolist()
+
+
 class MarginalsOfOneRow(Case):
     """`TraceEnum_ELBO.compute_marginals` of one row."""
 
