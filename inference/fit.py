@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from latentzoo.inference import alpha, ascent, coordinate_ascent, exact, importance, mcmc, svi
+from latentzoo.inference import alpha, ascent, coordinate_ascent, deep, exact, importance, mcmc, svi
 from latentzoo.inference.automatic import backend
 from latentzoo.inference.posterior import (
     OwnGuide,
@@ -200,6 +200,7 @@ def _task(
         settings = contract.make_spec(home.Settings, options)
     num_steps = getattr(home, "NUM_STEPS", coordinate_ascent.NUM_STEPS) if num_steps is None else num_steps
     contract.check_whole("num_steps", num_steps, least=mcmc.LEAST_DRAWS if home is mcmc else 1)
+    deep.check_by_hand(zoo)
     data = zoo.check(data)
     prior = zoo.prior(data) if prior is None else zoo.check_prior(prior, data)
     if validation is not None:
@@ -369,6 +370,8 @@ def _bound(task: _Task, guide: OwnGuide | None, run: Run) -> tuple[float, float]
     if guide is not None:
         where = task.library or "numpyro"
         return bound_by_draws(task.zoo, where, guide, task.data, task.prior, run.params, task.seed)
+    if task.home is svi and not task.zoo.is_exact:
+        return deep.bound(task.zoo, task.data, task.prior, run.params, seed=task.seed)
     if task.home is svi:  # its trace has estimates
         return task.zoo.elbo(run.params, task.data, task.prior), 0.0
     return run.elbo, 0.0

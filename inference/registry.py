@@ -112,9 +112,14 @@ class Entry:
             return False
         return (method or self.methods[0]) in POINT_METHODS or "cavi" not in self.methods
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the bound is in closed form, as an expectation; else it is known draw by draw of the guide."""
+        return hasattr(self.closed_form, "elbo")
+
     def objective(self, method: str) -> str:
         """Return what a method climbs: the values of two methods compare where this is the same."""
-        if not self.is_point(method):
+        if not self.is_point(method) or not self.is_exact:
             return "ELBO"
         optional = any(field.optional for field in contract.fields(self.Prior).values())
         return "log likelihood" if method in WITHOUT_PRIORS or not optional else "penalised log likelihood"
@@ -232,7 +237,11 @@ class Entry:
         return self.guide_room.init(data, prior, self.spec, np.random.default_rng(seed), point)
 
     def elbo(self, params: Params, data: Any, prior: Any) -> float:
-        """Return the hand-derived ELBO at checked arguments, in nats, every constant kept."""
+        """Return the hand-derived ELBO at checked arguments, in nats, every constant kept; of a deep model by draws."""
+        if not self.is_exact:
+            from latentzoo.inference import deep
+
+            return deep.bound(self, data, prior, params)[0]
         stats = self.closed_form.e_step(params, data, prior, self.spec)
         return float(self.closed_form.elbo(stats, params, prior, self.spec))
 
@@ -257,6 +266,8 @@ class Entry:
                 raise UserError(f"params.{name} has no place in this model ({self.spec}): leave it out")
             if name in wanted and np.shape(given[name]) != np.shape(wanted[name]):
                 raise UserError(f"params.{name} has shape {np.shape(given[name])}: give {np.shape(wanted[name])}")
+        if hasattr(self.guide_room, "check_params"):
+            self.guide_room.check_params(checked, self.spec)
         return checked
 
     def _completed(self, params: Params) -> Params:
@@ -372,6 +383,8 @@ class Entry:
         prior = self.prior() if prior is None else self.check_prior(prior)
         if params is None:
             params = self._example(prior, seed)
+        if params is not None and params.theta is not None:
+            prior = self.without_priors(prior)  # points are given, and not observed
         model = self.model.on(library)
         drawn, data = automatic.backend(library).draw(model, (self._empty, prior, params), {"num_rows": num_rows}, seed)
         truth = {site: value for site, value in drawn.items() if site not in self.Data._fields}
@@ -426,6 +439,12 @@ class Entry:
         data, _ = self.simulate(seed=0, num_rows=2)
         prior = self.prior(data)
         return automatic.graph(self.model.numpyro, (data, prior, self._example(prior, seed=0)))
+
+    def loss_graph(self) -> Any:
+        """Return the graph of the loss after reparametrisation, found from both programs: its `.source` is DOT."""
+        from latentzoo.inference.loss_graph import loss_graph
+
+        return loss_graph(self)
 
 
 def _filled(value: Any, like: Any) -> Any:

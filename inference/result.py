@@ -248,9 +248,17 @@ class Fit:
         return own(self.params, self._data(None), self._data(data), validation, self.entry.spec)
 
     def _log_predictive(self, data: Any, num_draws: int, seed: int) -> tuple[np.ndarray, float]:
-        """Return the log predictive density of each row, and the Monte Carlo error of their sum."""
+        """Return the log predictive density of each row, and the Monte Carlo error of their sum.
+
+        Of a deep model it is its importance-weighted bound L_K, with as many particles as draws.
+        """
         if self.chains is None and self.guide is None and has_log_predictive(self.entry):
             return log_predictive(self.entry, data, self.prior, self.params), 0.0
+        if not self.entry.is_exact and self.guide is None:
+            from latentzoo.inference import deep
+
+            found = deep.evidence(self.entry, data, self.params, prior=self.prior, num_particles=num_draws, seed=seed)
+            return found.rows, found.error
         draws = self.posterior(num_draws, seed)
         groups = np.array_split(np.arange(num_draws), min(GROUPS, num_draws))
         each = np.stack([self._log_density(data, {s: d[group] for s, d in draws.items()}) for group in groups])

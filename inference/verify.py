@@ -227,18 +227,22 @@ def _settings(zoo: Entry, method: str, library: Library, num_points: int, seed: 
 
 
 def _random_point(zoo: Entry, data: Any, prior: Any, seed: int, method: str) -> Params:
-    return _jittered(zoo.init(data, prior, seed, method), np.random.default_rng(seed))
+    return _jittered(zoo, zoo.init(data, prior, seed, method), np.random.default_rng(seed))
 
 
 def _free_point(zoo: Entry, params: Params, data: Any, prior: Any, seed: int) -> Params:
     """Return the point with its local fields written out, away from their optimum."""
     written = zoo.closed_form.local_optimum(params, data, prior, zoo.spec)
-    return _jittered(written, np.random.default_rng(seed))
+    return _jittered(zoo, written, np.random.default_rng(seed))
 
 
-def _jittered(params: Params, rng: np.random.Generator) -> Params:
-    """Return the params with every number moved: all are real-valued, so any move is allowed."""
-    return contract.map_leaves(lambda _, leaf: leaf + 0.3 * rng.normal(size=np.shape(leaf)), params)
+def _jittered(zoo: Entry, params: Params, rng: np.random.Generator) -> Params:
+    """Return the params with every number moved: all are real-valued, so any move is allowed.
+
+    Networks are random as they are, and their many numbers add up.
+    """
+    step = 0.3 if zoo.is_exact else 0.1
+    return contract.map_leaves(lambda _, leaf: leaf + step * rng.normal(size=np.shape(leaf)), params)
 
 
 def _expected_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Check]:
@@ -302,7 +306,10 @@ def _noise_proof(setting: Setting, auto: Backend, seed: int) -> Iterator[Check]:
             values, gradient = elbos(leaves, [noise], np.ones(1))
             exact = Estimate(float(values[0]), gradient, 0.0, {name: np.zeros_like(g) for name, g in gradient.items()})
             case = Case(zoo.name, setting.label, f"{setting.point} {index}", hand)
-            yield from compare(case, auto.name, f"common noise ({', '.join(noise)})", exact)
+            summed = [name for name, site in sites.items() if site.discrete]
+            ways = {"common noise": list(noise), "enumeration": summed}
+            way = "; ".join(f"{way} ({', '.join(names)})" for way, names in ways.items() if names)
+            yield from compare(case, auto.name, way, exact)
 
 
 _PROOFS = {"expectation": _expected_proof, "common noise": _noise_proof}

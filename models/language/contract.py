@@ -94,7 +94,8 @@ def from_leaves(kind: Any, arrays: Mapping[str, Any], name: str) -> Any:
     for path, leaf in arrays.items():
         head, _, rest = path.partition(".")
         branches.setdefault(head, {})[rest] = leaf
-    hints = get_type_hints(kind) if hasattr(kind, "_fields") else dict.fromkeys(branches)
+    below_dict = get_args(kind)[1] if get_origin(kind) is dict else None  # such as the layers of a network
+    hints = get_type_hints(kind) if hasattr(kind, "_fields") else dict.fromkeys(branches, below_dict)
     check_keywords(branches, hints, f"field of {name}")
     built = {head: from_leaves(hints[head], below, f"{name}.{head}") for head, below in branches.items()}
     missing = [field for field in hints if field not in built and field not in getattr(kind, "_field_defaults", {})]
@@ -277,10 +278,19 @@ def check(values: Any, spec: Any, role: str, sizes: dict[str, int] | None = None
     sizes = {} if sizes is None else sizes
     declared = fields(values)
     arrays = [
-        _checked(value, declared[name], f"{role}.{name}", spec, sizes) if name in declared else value
+        _checked(value, declared[name], f"{role}.{name}", spec, sizes)
+        if name in declared
+        else _checked_tree(value, spec, f"{role}.{name}")
         for name, value in zip(values._fields, values, strict=True)
     ]
     return type(values)(*arrays)
+
+
+def _checked_tree(value: Any, spec: Any, role: str) -> Any:
+    """Return a nested tree, checked: each of its parts has sizes of its own."""
+    if isinstance(value, dict):
+        return {key: _checked_tree(below, spec, f"{role}.{key}") for key, below in value.items()}
+    return check(value, spec, role) if hasattr(value, "_fields") else value
 
 
 def sizes(tree: Any) -> dict[str, int]:
@@ -319,7 +329,8 @@ def _array(value: Any, field: Field, name: str) -> np.ndarray:
     try:
         array = as_numpy(value)
         wanted = np.int64 if field.integer else (array.dtype if array.dtype.kind == "f" else np.float64)
-        converted = array.astype(wanted, copy=False)
+        with np.errstate(invalid="ignore"):  # NaN is no whole number, which is told below
+            converted = array.astype(wanted, copy=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} is not an array of numbers: {_words(field)}") from error
     if field.integer and not np.array_equal(converted, array):

@@ -19,6 +19,8 @@ from latentzoo.models.language.errors import UserError, choose
 Library = Literal["pyro", "numpyro"]
 LIBRARIES: tuple[Library, ...] = ("pyro", "numpyro")
 
+# The log probability of a state that evidence rules out: its exponential is 0, and 0 times it is 0, too.
+RULED_OUT = -1e4
 # Marks a discrete site that is summed over, never sampled, by the enumerating losses and by NUTS.
 ENUMERATE = {"enumerate": "parallel"}
 

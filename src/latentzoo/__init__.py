@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentzoo.inference import divergences, estimators, importance, samplers
+    from latentzoo.inference import deep, divergences, estimators, importance, samplers
     from latentzoo.inference.compare import compare
     from latentzoo.inference.fit import fit
     from latentzoo.inference.registry import get, names
@@ -33,7 +33,7 @@ _HOMES = {
 }
 
 # Modules that users take functions from: `lz.estimators.Score`, `lz.importance.evidence`.
-_MODULES = ("divergences", "estimators", "importance", "samplers")
+_MODULES = ("deep", "divergences", "estimators", "importance", "samplers")
 
 __all__ = [
     "Fit",
@@ -42,6 +42,7 @@ __all__ = [
     "Params",
     "UserError",
     "compare",
+    "deep",
     "divergences",
     "estimators",
     "fit",

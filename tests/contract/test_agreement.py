@@ -9,7 +9,8 @@ from latentzoo.inference.checks import TOLERANCE
 from latentzoo.models.language.contract import leaves, variants
 from latentzoo.models.language.ppl import LIBRARIES
 
-LONG = ("tied", "spherical")  # whose like is proved anyway; `make test-all` and `make bench` prove them, too
+# Whose like is proved anyway; `make test-all` and `make bench` prove them, too.
+LONG = ("tied", "spherical", "convolutional", "gaussian", "learned_gaussian")
 CASES = [
     pytest.param(
         name,

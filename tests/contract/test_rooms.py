@@ -14,7 +14,7 @@ from latentzoo.models.language import contract
 from latentzoo.models.language.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-VERBS = {
+EXACT_VERBS = {
     "e_step": ["params", "data", "prior", "spec"],
     "m_step": ["stats", "params", "prior", "spec"],
     "elbo": ["stats", "params", "prior", "spec"],
@@ -22,6 +22,13 @@ VERBS = {
     "predict": ["params", "data", "prior", "spec"],
     "predict_at": ["draws", "params", "data", "prior", "spec"],
     "log_likelihood": ["latents", "params", "data", "prior", "spec"],
+}
+DEEP_VERBS = {
+    "noise": ["data", "spec", "rng"],
+    "value_and_gradient": ["params", "data", "prior", "noise", "spec"],
+    "log_weights": ["params", "data", "prior", "noise", "spec"],
+    "bounds": ["params", "data", "prior", "noise", "spec"],
+    "predict": ["params", "data", "prior", "spec"],
 }
 
 
@@ -59,7 +66,7 @@ def test_programs_take_the_arguments_of_the_contract(zoo):
 
 def test_verbs_take_the_arguments_of_the_contract(zoo):
     updates = {"em", "map", "cavi"} & set(zoo.methods)
-    for verb, arguments in VERBS.items():
+    for verb, arguments in (EXACT_VERBS if zoo.is_exact else DEEP_VERBS).items():
         if verb == "m_step" and not updates:
             continue
         assert list(inspect.signature(getattr(zoo.closed_form, verb)).parameters) == arguments, verb
@@ -99,11 +106,26 @@ def test_stats_carry_the_bound_and_its_scale(zoo):
     data, _ = zoo.simulate(seed=1, num_rows=15)
     prior = zoo.prior(data)
     params = zoo.init(data, prior)
+    if not zoo.is_exact:
+        _check_one_draw(zoo, params, data, prior)
+        return
     stats = zoo.closed_form.e_step(params, data, prior, zoo.spec)
     assert {"bound", "scale"} <= set(stats._fields)
     assert abs(stats.bound) <= stats.scale
     gradient = zoo.closed_form.elbo_gradient(stats, params, prior, zoo.spec)
     assert set(contract.leaves(gradient)) == set(contract.leaves(params))
+
+
+def _check_one_draw(zoo, params, data, prior):
+    """A deep model has a bound for each draw: of every row, and with a derivative by every parameter."""
+    noise = zoo.closed_form.noise(data, zoo.spec, np.random.default_rng(0))
+    value, gradient = zoo.closed_form.value_and_gradient(params, data, prior, noise, zoo.spec)
+    assert np.isfinite(value)
+    assert {name: leaf.shape for name, leaf in contract.leaves(gradient).items()} == {
+        name: leaf.shape for name, leaf in contract.leaves(params).items()
+    }
+    for rows in (zoo.closed_form.log_weights, zoo.closed_form.bounds):
+        assert rows(params, data, prior, noise, zoo.spec).shape == (15,)
 
 
 def test_simulation_is_the_model_and_reproducible(zoo):
@@ -150,6 +172,21 @@ def test_the_plate_diagram_comes_from_the_model(zoo):
     # A model that is told its rows as counts has no site for them in its diagram, but its parameters.
     observed = [site for site in zoo.plates() if site in zoo.Data._fields]
     assert all(site in source for site in observed or list(zoo.plates())[:2])
+
+
+def test_the_graph_of_the_loss_comes_from_the_programs(zoo):
+    source = zoo.loss_graph().source
+    data, _ = zoo.simulate(num_rows=20)
+    params = zoo.init(data)
+    groups = {".".join(path.split(".")[:2]) for path in contract.leaves(params)}
+    assert all(f'label="{group}"' in source for group in groups)
+    # Every term leads to the loss, and what is drawn by the guide is pushed noise or summed out.
+    terms = [line.split('"')[1] for line in source.splitlines() if '" [label="' in line and "log " in line]
+    assert terms
+    assert all(f'"{term}" -> "loss"' in source for term in terms)
+    if not zoo.is_exact:
+        drawn = {*zoo.closed_form.noise(data, zoo.spec, np.random.default_rng(0))}
+        assert all(f'"noise/{site}" -> "site/{site}"' in source for site in drawn)
 
 
 @pytest.mark.parametrize(
