@@ -79,6 +79,9 @@ class Backend(Protocol):
     def enumerated(self, program: Callable[..., Any]) -> Callable[..., Any]:
         """Return the program with every discrete site of finite support marked for enumeration."""
 
+    def sampled(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the program with no site marked for enumeration."""
+
     def draw(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int
     ) -> tuple[Arrays, Any]:

@@ -130,6 +130,8 @@ Baseline = Literal["none", "constant", "running", "leave-one-out"]
 class Score:
     """The score function (3), for any guide, discrete ones too.
 
+    Sites that are marked for enumeration are summed out, unless the guide has no others: then they are drawn.
+
     baseline: what is subtracted from f: nothing; a constant; a running mean of f over the steps so far; or for each
         particle the mean of the others (which may raise the variance: measure it). It is of f in nats, for each row
         where all latent sites belong to rows, else of the whole bound.
@@ -155,7 +157,17 @@ class Score:
         """Return the mean bound of the particles."""
         if self.baseline == "leave-one-out" and particles.num_particles < 2:
             raise UserError("num_particles is 1: a leave-one-out baseline needs at least 2")
-        held = particles.held(particles.draw())
+        draws = particles.draw()
+        if draws.values:
+            return self._of(particles, draws)
+        # A guide with nothing to draw but sites that it marks for enumeration: summed out, they would have no score.
+        drawn = particles.sampled()
+        bound = self._of(drawn, drawn.draw())
+        particles.memory = drawn.memory
+        return bound
+
+    def _of(self, particles: Particles, draws: Draws) -> Array:
+        held = particles.held(draws)
         bound = particles.bound(held).mean()
         return bound + _score_function(particles, held, list(held.latent), self._baseline)
 

@@ -146,6 +146,13 @@ class Particles(ABC):
         same._plan = self._plan._replace(pair=pair._replace(model=model, guide=guide))
         return same
 
+    def sampled(self) -> Self:
+        """Return the same particles of programs that draw every site, those that they mark for enumeration, too."""
+        pair, same = self._plan.pair, copy.copy(self)
+        model, guide = self._auto.sampled(pair.model), self._auto.sampled(pair.guide)
+        same._plan = self._plan._replace(pair=pair._replace(model=model, guide=guide))
+        return same
+
     def held(self, draws: Draws) -> Draws:
         """Return the log densities at the same draws, held where they are: their gradient is the direct one."""
         return self.at(self.stopped(draws.values))
