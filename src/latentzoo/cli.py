@@ -1,5 +1,5 @@
-"""The command line: `latentzoo list | show | simulate | fit | compare | verify | bench | conformance`, and verbs of
-single models, such as `query`.
+"""The command line: `latentzoo list | show | graph | simulate | fit | compare | verify | bench | conformance`, and
+verbs of single models, such as `query`.
 
 The options of `simulate` and `fit` are those of the model that is named: the fields of its Spec, the keywords of its
 reader and of `latentzoo.fit`, read from their annotations, defaults and docstrings. Nothing here knows of one model.
@@ -371,8 +371,21 @@ def compare_command(entry: "Entry") -> click.Command:
     return ModelCommand(entry, run, text, **sections)
 
 
+def graph_command(entry: "Entry") -> click.Command:
+    """Return `latentzoo graph NAME` for a model."""
+    spec = options(entry.model_room.Spec)
+
+    def run(out: Path, **given: Any) -> None:
+        commands.write_graphs(lz.get(entry.name, **given_of(given, spec)), out)
+
+    text = "Draw the plate diagram of the model, and the graph of its loss, from the programs themselves."
+    output = [_out("folder", "the folder to write into; it is made where there is none")]
+    return ModelCommand(entry, run, text, model=spec, output=output)
+
+
 root.add_command(ModelCommands("simulate", simulate_command, "Write a data set drawn from a model."))
 root.add_command(ModelCommands("fit", fit_command, "Fit a model to data; write the fit, its posterior and pictures."))
+root.add_command(ModelCommands("graph", graph_command, "Draw the plate diagram and the loss of a model."))
 root.add_command(ModelCommands("compare", compare_command, "Fit a model by several methods and compare them."))
 
 

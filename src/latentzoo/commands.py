@@ -256,6 +256,15 @@ def write_fit(fit: "Fit", out: Path, source: str, test: dict[str, float] | None 
         _write_posterior(fit, out / "posterior.nc")
 
 
+def write_graphs(zoo: "Entry", out: Path) -> None:
+    """Write the plate diagram and the graph of the loss, as pictures where `dot` is installed, else as DOT."""
+    from latentzoo.inference.pictures.dot import Graph, save
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name, graph in {"model": zoo.graph(), "loss": zoo.loss_graph()}.items():
+        _wrote(*save(Graph(graph.source), out / name))
+
+
 def _write_text(path: Path, text: str) -> Path:
     from latentzoo.models.language.files import atomic
 
