@@ -103,7 +103,7 @@ def test_the_example_of_the_index_is_the_one_that_is_measured() -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_names_its_test_and_links_to_code(name: str) -> None:
     page = PAGES[name].read_text(encoding="utf-8")
-    assert f"`test_{name}` in [tests/errata/{name.partition('_')[0]}.py]" in page
+    assert f"`test_{name}` in [tests/errata/{ERRATA[name][0]}.py]" in page
     assert re.search(r"^Test: .*\sCode:\s.*\]\(\.\./\.\./(models|inference)/", page, re.MULTILINE | re.DOTALL)
 
 
