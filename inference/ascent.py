@@ -55,7 +55,7 @@ def steps(
 def climb(objective: Objective, params: Params, tol: float) -> Iterator[Step]:
     """Yield the steps of L-BFGS up a bound of any real-valued params; it never falls."""
     surface = _Surface(objective, params)
-    here, memory = surface.at(_flat(params)), deque[tuple[Flat, Flat]](maxlen=MEMORY)
+    here, memory = surface.at(contract.flat(params)), deque[tuple[Flat, Flat]](maxlen=MEMORY)
     for number in itertools.count(1):
         there = _along(surface, here, _direction(here, memory))
         if there is None and memory:  # the curvature may mislead, where the slope does not
@@ -90,19 +90,13 @@ class _Surface:
         self.calls += 1
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             bound, gradient = self._objective(self._tree(point))
-        return _Place(point, bound, _flat(gradient))
+        return _Place(point, bound, contract.flat(gradient))
 
     def params(self, place: _Place) -> Params:
         return self._tree(place.point)
 
     def _tree(self, point: Flat) -> Params:
-        sizes = [np.size(leaf) for leaf in contract.leaves(self._like).values()]
-        parts = iter(np.split(point, np.cumsum(sizes)[:-1]))
-        return contract.map_leaves(lambda _, leaf: next(parts).reshape(np.shape(leaf)), self._like)
-
-
-def _flat(params: Params) -> Flat:
-    return np.concatenate([np.ravel(leaf) for leaf in contract.leaves(params).values()]).astype(np.float64)
+        return contract.from_flat(point, self._like)
 
 
 def _direction(here: _Place, memory: deque[tuple[Flat, Flat]]) -> Flat:

@@ -5,7 +5,6 @@ the gradient of `backward.py`. Its codes have no distribution: samples come from
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -66,31 +65,19 @@ def fit_autoencoder(
     rng = np.random.default_rng(seed)
     encoder, decoder = spec.encoder(x.shape[1], spec.num_latents), spec.decoder(spec.num_latents, x.shape[1])
     begin = {"encoder": start(encoder, rng), "decoder": start(decoder, rng)}
-    flat, shapes = _flat(begin), contract.leaves(begin)
 
     def loss(numbers: Float[np.ndarray, "numbers"]) -> tuple[float, Float[np.ndarray, "numbers"]]:
-        layers = _tree(numbers, shapes, begin)
+        layers = contract.from_flat(numbers, begin)
         z, tape = forward(encoder, layers["encoder"], x)
         output, made = forward(decoder, layers["decoder"], z)
         of_x = seen(spec.likelihood, x, output, 1.0)
         by_decoder, by_z = backward(decoder, layers["decoder"], made, of_x.by_output)
         by_encoder, _ = backward(encoder, layers["encoder"], tape, by_z)
-        return -of_x.log_prob.mean(), -_flat({"encoder": by_encoder, "decoder": by_decoder}) / len(x)
+        return -of_x.log_prob.mean(), -contract.flat({"encoder": by_encoder, "decoder": by_decoder}) / len(x)
 
-    found = minimize(loss, flat, jac=True, method="L-BFGS-B", options={"maxiter": num_steps})
-    layers = _tree(found.x, shapes, begin)
+    found = minimize(loss, contract.flat(begin), jac=True, method="L-BFGS-B", options={"maxiter": num_steps})
+    layers = contract.from_flat(found.x, begin)
     codes = forward(encoder, layers["encoder"], x)[0]
     covariance = np.atleast_2d(np.cov(codes.T)) + 1e-9 * np.eye(spec.num_latents)
     pair = (encoder, layers["encoder"]), (decoder, layers["decoder"])
     return Autoencoder(*pair, spec.likelihood, float(found.fun), codes.mean(0), np.linalg.cholesky(covariance))
-
-
-def _flat(tree: Any) -> Float[np.ndarray, "numbers"]:
-    return np.concatenate([leaf.ravel() for leaf in contract.leaves(tree).values()])
-
-
-def _tree(numbers: Float[np.ndarray, "numbers"], like: dict[str, Any], tree: Any) -> Any:
-    """Return numbers in the shape of a tree."""
-    places = np.cumsum([leaf.size for leaf in like.values()])[:-1]
-    parts = dict(zip(like, np.split(numbers, places), strict=True))
-    return contract.map_leaves(lambda path, leaf: parts[path].reshape(leaf.shape), tree)

@@ -87,8 +87,3 @@ def _put_back(step: Step, by_patches: Array, width: int) -> Array:
     copies = csr_array((np.ones(inside.sum()), (rows[inside], places[inside])), shape=(len(places), width))
     flat = by_patches.reshape(-1, len(places))
     return (copies.T @ flat.T).T.reshape(*by_patches.shape[:-2], width)
-
-
-def added(first: Layers, second: Layers) -> Layers:
-    """Return the sum of the derivatives by the same layers, on two ways through them."""
-    return {name: Layer(*(a + b for a, b in zip(first[name], second[name], strict=True))) for name in first}

@@ -80,16 +80,6 @@ def evidence(
     return Evidence(float(rows.sum()), float(np.sqrt(sum(part.error**2 for part in parts))), rows, ess, khat)
 
 
-def log_evidence(
-    zoo: "Entry", data: Any, prior: Any, params: Params, *, num_particles: int, seed: int
-) -> Float[np.ndarray, "rows"]:
-    """Return L_K of each row, with no more memory than one draw takes."""
-    total = np.full(contract.num_rows(data) or 0, -np.inf)
-    for log_weights in _draws(zoo.closed_form.log_weights, zoo, data, prior, params, num_particles, seed):
-        total = np.logaddexp(total, log_weights)
-    return total - np.log(num_particles)
-
-
 def _draws(
     function: Any, zoo: "Entry", data: Any, prior: Any, params: Params, num_draws: int, seed: int
 ) -> Iterator[Float[np.ndarray, "rows"]]:

@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 
 from latentzoo.inference.backward import backward, forward
-from latentzoo.models.language.contract import check_number, check_whole, leaves, map_leaves
+from latentzoo.models.language.contract import check_number, check_whole, flat, from_flat, map_leaves
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.networks import Chain, Layers, check_hidden, mlp, start
 
@@ -256,20 +256,11 @@ def _check_settings(penalty: float, num_steps: int, seed: int) -> None:
 
 def _climbed(objective: Callable[[Any], tuple[float, Any]], first: Any, penalty: float, num_steps: int) -> Any:
     """Return where L-BFGS on a value and its gradient ends, less the penalty of the weights: leaves of two axes."""
-    names, sizes = list(leaves(first)), [np.size(leaf) for leaf in leaves(first).values()]
-
-    def flat(tree: Any) -> Float[np.ndarray, "numbers"]:
-        found = leaves(tree)
-        return np.concatenate([np.ravel(found[name]) for name in names])
-
     pays = penalty * flat(map_leaves(lambda _, leaf: np.full(np.shape(leaf), float(np.ndim(leaf) == 2)), first))
 
-    def tree(point: np.ndarray) -> Any:
-        parts = iter(np.split(point, np.cumsum(sizes)[:-1]))
-        return map_leaves(lambda _, leaf: next(parts).reshape(np.shape(leaf)), first)
-
     def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = objective(tree(point))
+        value, gradient = objective(from_flat(point, first))
         return 0.5 * pays @ point**2 - value, pays * point - flat(gradient)
 
-    return tree(minimize(loss, flat(first), jac=True, method="L-BFGS-B", options={"maxiter": num_steps}).x)
+    found = minimize(loss, flat(first), jac=True, method="L-BFGS-B", options={"maxiter": num_steps})
+    return from_flat(found.x, first)

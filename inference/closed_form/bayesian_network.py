@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from latentzoo.guides.bayesian_network import Phi, own_tables
-from latentzoo.inference.arrays import add_at, namespace, special
+from latentzoo.inference.arrays import namespace, special
 from latentzoo.inference.conjugate import log_dirichlet, log_shares, softmax_gradient
 from latentzoo.inference.elimination import Rows as Group
 from latentzoo.inference.elimination import (
@@ -165,13 +165,8 @@ def mle(given: Params | None, data: Data, prior: Prior, spec: Spec) -> Params:
     if missing.size:
         row, node = int(missing[0][0]), spec.graph.nodes[missing[0][1]]
         raise UserError(f"data.states[{row}] lacks the state of {node!r}: mle needs every one; take method='em'")
-    params = given or Params(Theta({node: np.zeros(spec.graph.shape(node)) for node in spec.graph.nodes}), Phi())
-    logits = {}
-    for node in spec.graph.nodes:
-        family = np.asarray(data.states)[:, [spec.graph.place[each] for each in spec.graph.family(node)]]
-        counts = add_at(np.zeros(spec.graph.shape(node)), tuple(family.T), 1.0)
-        logits[node] = log_shares(counts, params.theta.logits[node])
-    return Params(Theta(logits), Phi())
+    even = Params(Theta({node: np.zeros(spec.graph.shape(node)) for node in spec.graph.nodes}), Phi())
+    return m_step(e_step(even, data, Prior(), spec), given or even, Prior(), spec)
 
 
 def exact(given: Params | None, data: Data, prior: Prior, spec: Spec) -> Params:

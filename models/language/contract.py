@@ -74,6 +74,18 @@ def map_trees(function: Callable[..., Any], first: Any, *others: Any) -> Any:
     return map_leaves(lambda path, leaf: function(leaf, *(tree[path] for tree in rest)), first)
 
 
+def flat(tree: Any) -> Any:
+    """Return the numbers of a tree as one vector, in float64."""
+    return np.concatenate([np.ravel(leaf) for leaf in leaves(tree).values()]).astype(np.float64)
+
+
+def from_flat(numbers: Any, like: Any) -> Any:
+    """Return the tree, like another one, that `flat` made this vector of."""
+    ends = np.cumsum([np.size(leaf) for leaf in leaves(like).values()])
+    parts = iter(np.split(numbers, ends[:-1]))
+    return map_leaves(lambda _, leaf: next(parts).reshape(np.shape(leaf)), like)
+
+
 def num_numbers(tree: Any) -> int:
     """Return how many numbers the arrays of a tree hold."""
     return sum(int(np.size(leaf)) for leaf in leaves(tree).values())

@@ -223,8 +223,6 @@ def simulate_command(entry: "Entry") -> click.Command:
 
     def run(out: Path, num_rows: int, seed: int, prior: tuple[str, ...], **given: Any) -> None:
         zoo = lz.get(entry.name, **given_of(given, spec))
-        if not zoo.has_rows:
-            raise UserError(f"{zoo.name} observes nothing: there are no data to write; fit it as it is")
         data, _ = zoo.simulate(seed=seed, num_rows=num_rows, prior=zoo.prior(**commands.prior_fields(zoo, prior)))
         zoo.write(data, out)
         click.echo(f"wrote {out}: {num_rows} simulated rows of {zoo.name}, seed {seed}")
