@@ -31,7 +31,7 @@ from latentzoo.models.language.networks import Layer
 from latentzoo.models.language.ppl import ENUMERATE, RULED_OUT, Handle
 from latentzoo.models.readers.idx import Part
 from latentzoo.models.readers.labelled import NONE
-from latentzoo.models.readers.rows import digits, read_rows, some_labels, write_rows
+from latentzoo.models.readers.rows import Options, digits, read_rows, some_labels, write_rows
 from latentzoo.models.readers.table import names_of
 
 MAX_PLATE_NESTING = 1
@@ -193,8 +193,8 @@ def read(
     on_bad: "error" refuses a table with cells that are no finite numbers or no labels, "skip" leaves their rows out and
         says so.
     """
-    given = {"columns": columns, "label": label, "x": x}
-    reading = read_rows(Data, path, spec.num_classes, **given, part=part, threshold=threshold, on_bad=on_bad)
+    options = Options(columns, label, x, part, threshold, on_bad)
+    reading = read_rows(Data, path, options, spec.num_classes)
     test = None if reading.test is None else _with_labels(reading.test)
     return _hidden(reading._replace(data=_with_labels(reading.data), test=test), num_labelled, label_seed)
 

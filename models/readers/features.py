@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from latentzoo.models.language.contract import Reading, optional, shared, state_or_missing
 from latentzoo.models.language.deep import DeepSpec, check_features
 from latentzoo.models.readers.idx import Part
-from latentzoo.models.readers.rows import digits, read_rows, write_rows
+from latentzoo.models.readers.rows import Options, digits, read_rows, write_rows
 from latentzoo.models.readers.table import names_of
 
 
@@ -54,8 +54,8 @@ def read(
     threshold: a feature above it becomes 1, any other 0.
     on_bad: "error" refuses a table with cells that are no finite numbers, "skip" leaves their rows out and says so.
     """
-    given = {"columns": columns, "label": label, "x": x}
-    return read_rows(Data, path, None, **given, part=part, threshold=threshold, on_bad=on_bad)
+    options = Options(columns, label, x, part, threshold, on_bad)
+    return read_rows(Data, path, options)
 
 
 def write(data: Data, path: str | PathLike[str], spec: DeepSpec) -> None:

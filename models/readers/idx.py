@@ -18,6 +18,7 @@ import numpy as np
 from latentzoo.models.language import stream
 from latentzoo.models.language.errors import UserError
 
+File = IO[bytes] | gzip.GzipFile
 Part = Literal["train", "test"]
 
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -92,7 +93,7 @@ def one_line(path: Path) -> Iterator[None]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _header(path: Path, file: IO[bytes]) -> Header:
+def _header(path: Path, file: File) -> Header:
     start = file.read(4)
     if not is_idx(start) or start[2] not in TYPES or not 1 <= start[3] <= MOST_DIMS:
         known = ", ".join(f"{code:02x}" for code in TYPES)
@@ -121,7 +122,7 @@ def _sizes(shape: tuple[int, ...]) -> str:
     return " x ".join(f"{size:,}" for size in shape)
 
 
-def _unpacked(path: Path, header: Header, file: IO[bytes]) -> np.ndarray:
+def _unpacked(path: Path, header: Header, file: File) -> np.ndarray:
     """Return the numbers of a packed file, of which no more is unpacked than its header says."""
     parts = _parts(path, header, file)
     if stream.is_large(header.size, header.dtype):
@@ -129,7 +130,7 @@ def _unpacked(path: Path, header: Header, file: IO[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(parts), dtype=header.dtype).reshape(header.shape)
 
 
-def _parts(path: Path, header: Header, file: IO[bytes]) -> Iterator[bytes]:
+def _parts(path: Path, header: Header, file: File) -> Iterator[bytes]:
     left = header.num_bytes
     while left:
         part = file.read(min(left, CHUNK_BYTES))

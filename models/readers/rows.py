@@ -11,7 +11,6 @@ or 1. Where the floats would fill much of the memory that is free, the rows stay
 
 import gzip
 import zlib
-from collections.abc import Sequence
 from os import PathLike
 from os.path import expanduser
 from pathlib import Path
@@ -43,6 +42,17 @@ _TAKES = {
 }
 
 
+class Options(NamedTuple):
+    """How rows are to be read: the keywords of a model's own reader, which says what they are."""
+
+    columns: tuple[str, ...] | None = None
+    label: str | None = None
+    x: str | None = None
+    part: Part = "train"
+    threshold: float | None = None
+    on_bad: Literal["error", "skip"] = "error"
+
+
 class Found(NamedTuple):
     """What a source holds, before it becomes the data of a model.
 
@@ -58,18 +68,7 @@ class Found(NamedTuple):
     test: "Found | None" = None
 
 
-def read_rows(
-    kind: Any,
-    path: str | PathLike[str],
-    num_classes: int | None,
-    *,
-    columns: tuple[str, ...] | None = None,
-    label: str | None = None,
-    x: str | None = None,
-    part: Part = "train",
-    threshold: float | None = None,
-    on_bad: Literal["error", "skip"] = "error",
-) -> Reading:
+def read_rows(kind: Any, path: str | PathLike[str], options: Options, num_classes: int | None = None) -> Reading:
     """Read the rows of a file or a folder as data of a kind, which has the fields x, label and columns.
 
     num_classes: of which a label must be one; None where any whole number from 0 is a label.
@@ -79,27 +78,15 @@ def read_rows(
     UserError: the source cannot be read, it does not fit together, or an option is wrong or none of its kind.
     """
     path = Path(expanduser(path))
-    choose(part, ("train", "test"), "part")
-    if threshold is not None:
-        check_number("threshold", threshold, least=-(2.0**32))
     source = _source(path)
-    given = {"columns": columns, "label": label, "x": x, "part": None if part == "train" else part}
-    for name, value in given.items():
-        if value is not None and name not in _TAKES[source]:
-            takers = " or ".join(each for each, names in _TAKES.items() if name in names)
-            raise UserError(f"{name} is for {takers}, and {path} is {source}: leave it out")
-    if source == "a table":
-        found = _table(path, num_classes, columns, label, threshold, on_bad)
-    elif source == "an NPZ file":
-        found = _npz(path, x, label, columns, threshold)
+    _check_options(path, source, options)
+    if source == "a folder":
+        found = _folder(path, options)
+    elif source == "a table":
+        found = _table(path, options, num_classes)
     else:
-        images = idx.images_in(path) if source == "a folder" else {part: path}
-        if part not in images:
-            raise UserError(f"{path} has no file of images of part {part!r}: there is {', '.join(images.values())}")
-        found = _idx(images[part], threshold)
-        if part == "train" and "test" in images:
-            found = found._replace(test=_idx(images["test"], threshold))
-    for each in (found, found.test):
+        found = _idx(path, options) if source == "an IDX file" else _npz(path, options)
+    for each in filter(None, (found, found.test)):
         _check_classes(path, each, num_classes)
     test = found.test and _as(kind, found.test)
     return Reading(_as(kind, found), found.summary, found.num_left_out, test)
@@ -169,6 +156,19 @@ def _source(path: Path) -> str:
     return "an IDX file" if start and (idx.is_idx(start) or named) else "a table"
 
 
+def _check_options(path: Path, source: str, options: Options) -> None:
+    """Refuse an option that is wrong, or for another kind of source."""
+    choose(options.part, ("train", "test"), "part")
+    if options.threshold is not None:
+        check_number("threshold", options.threshold, least=-(2.0**32))
+    given = [name for name in ("columns", "label", "x") if getattr(options, name) is not None]
+    given += ["part"] if options.part != "train" else []
+    for name in given:
+        if name not in _TAKES[source]:
+            takers = " or ".join(each for each, names in _TAKES.items() if name in names)
+            raise UserError(f"{name} is for {takers}, and {path} is {source}: leave it out")
+
+
 def _start(path: Path) -> bytes:
     """Return the first four bytes of a file, unpacked; of one that cannot be read none, which its reader tells."""
     try:
@@ -190,34 +190,48 @@ def _as(kind: Any, found: Found) -> Any:
 # --- one kind of source each ------------------------------------------------------------------------------------------
 
 
-def _table(
-    path: Path,
-    num_classes: int | None,
-    columns: Sequence[str] | None,
-    label: str | None,
-    threshold: float | None,
-    on_bad: Literal["error", "skip"],
-) -> Found:
-    table = read_labelled(path, num_classes, columns=columns, label=label, on_bad=on_bad)
-    report, x = table.report, floats(table.x, threshold=threshold)
+def _folder(path: Path, options: Options) -> Found:
+    images = idx.images_in(path)
+    if options.part not in images:
+        raise UserError(f"{path} has no images of part {options.part!r}: there is {', '.join(images)}")
+    found = _idx(images[options.part], options)
+    keeps = options.part == "train" and "test" in images
+    return found._replace(test=_idx(images["test"], options)) if keeps else found
+
+
+def _table(path: Path, options: Options, num_classes: int | None) -> Found:
+    columns, on_bad = options.columns, options.on_bad
+    table = read_labelled(path, num_classes, columns=columns, label=options.label, on_bad=on_bad)
+    report, x = table.report, floats(table.x, threshold=options.threshold)
     return Found(x, table.label, table.columns, str(report), report.num_rows - report.num_kept)
 
 
-def _idx(path: Path, threshold: float | None) -> Found:
+def _idx(path: Path, options: Options) -> Found:
     raw = idx.read_idx(path)
     if raw.ndim < 2:
         raise UserError(f"{path} holds one number for each row, as labels are: name the file of images")
     beside = idx.labels_beside(path)
     label = None if beside is None else _labels(beside, idx.read_idx(beside), len(raw))
-    x, words = _features(raw, threshold)
+    x, words = _features(raw, options.threshold)
     told = "" if beside is None else f"; labels from {beside}"
     return Found(x, label, None, f"{path}: {words}{told}")
 
 
-def _npz(
-    path: Path, asked: str | None, asked_label: str | None, columns: tuple[str, ...] | None, threshold: float | None
-) -> Found:
+def _npz(path: Path, options: Options) -> Found:
     found = npz.members(path)
+    name = _array_of_rows(path, found, options.x)
+    raw = npz.read_array(path, name, found[name])
+    labels = npz.pick(path, found, options.label, LABELS, "label")
+    label = None if labels is None else _labels(path, npz.read_array(path, labels, found[labels]), len(raw))
+    x, words = _features(raw, options.threshold)
+    names = _names(path, found, x.shape[1])
+    if options.columns is not None and names != options.columns:
+        x, names = _chosen(path, x, names, options.columns), options.columns
+    return Found(x, label, names, f"{path}: {words}" + (f"; labels from {labels!r}" if labels else ""))
+
+
+def _array_of_rows(path: Path, found: dict[str, npz.Member], asked: str | None) -> str:
+    """Return the name of the array of features: that asked for, one of the usual names, or the only table."""
     name = npz.pick(path, found, asked, NAMES, "x")
     tables = [each for each, member in found.items() if len(member.shape) > 1]
     if name is None and len(tables) == 1:
@@ -227,16 +241,7 @@ def _npz(
         raise UserError(f"{path} has no array {NAMES[0]!r}: name that of the rows with x=...; there is {listed}")
     if len(found[name].shape) < 2:
         raise UserError(f"{path}: the array {found[name]} is no table: give one with a row for each observation")
-    raw = npz.read_array(path, name, found[name])
-    by_name = npz.pick(path, found, asked_label, LABELS, "label")
-    label = None
-    if by_name is not None:
-        label = _labels(path, npz.read_array(path, by_name, found[by_name]), len(raw))
-    x, words = _features(raw, threshold)
-    names = _names(path, found, x.shape[1])
-    if columns is not None and names != columns:
-        x, names = _chosen(path, x, names, columns), columns
-    return Found(x, label, names, f"{path}: {words}" + (f"; labels from {by_name!r}" if by_name else ""))
+    return name
 
 
 def _names(path: Path, found: dict[str, npz.Member], num_features: int) -> tuple[str, ...] | None:
@@ -288,8 +293,8 @@ def _labels(path: Path, raw: np.ndarray, num_rows: int) -> Int[np.ndarray, "rows
     return label.astype(np.int64)
 
 
-def _check_classes(path: Path, found: Found | None, num_classes: int | None) -> None:
-    if found is None or found.label is None or num_classes is None or found.label.max() < num_classes:
+def _check_classes(path: Path, found: Found, num_classes: int | None) -> None:
+    if found.label is None or num_classes is None or found.label.max() < num_classes:
         return
     row = int(np.argmax(found.label >= num_classes))
     known = f"with num_classes={num_classes} a label is from 0 to {num_classes - 1}"
