@@ -261,9 +261,9 @@ class Inputs(NamedTuple):
         spec = options(entry.model_room.Spec)
         if not entry.has_rows:
             return cls(entry, [], [*spec, _prior(entry)])
-        what = "the file to read" + ("; again for each of several" if entry.reads_many_files else "")
+        what = "the file or folder to read" + ("; again for each of several" if entry.reads_many_files else "")
         what += "; without it, data that the model brings" if entry.has_default_data else "; without it, simulated data"
-        file = click.Option(["--data"], type=click.Path(exists=True, dir_okay=False), multiple=True, help=what)
+        file = click.Option(["--data"], type=click.Path(exists=True), multiple=True, help=what)
         return cls(entry, [file, *options(entry.reader)], [*spec, _prior(entry)])
 
     def task(self, seed: int, given: dict[str, Any]) -> Task:
