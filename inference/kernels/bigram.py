@@ -13,9 +13,8 @@ needed, but rows that are sorted by context are faster, because a row of P then 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,9 +22,7 @@ from scipy.sparse import coo_array
 from scipy.special import logsumexp, softmax
 
 from latentzoo.inference.arrays import namespace, special
-from latentzoo.inference.kernels.mixture import _cores
-
-Job = TypeVar("Job")
+from latentzoo.inference.kernels.threads import cores, share
 
 # A chunk copies the rows of P and Q that it needs. Smaller ones would fit the second-level cache, but then threads hand
 # the interpreter's lock to each other so often that they hardly gain on one.
@@ -168,7 +165,7 @@ class _Bigrams(NamedTuple):
                 chunk = self._replace(context=self.context[rows], word=self.word[rows])
                 take(rows, *chunk._likelihoods(work[:, : len(chunk.word)]))
 
-        _share(range(0, len(self.word), length), take_chunks, self._threads())
+        share(range(0, len(self.word), length), take_chunks, self._threads())
 
     def products(self, weight: Float[np.ndarray, "rows"]) -> tuple[Float[Any, "c m"], Float[Any, "v m"]]:
         """Return both tables of expected counts, for weights count / s under the scaled tables, whose scales cancel."""
@@ -182,7 +179,7 @@ class _Bigrams(NamedTuple):
             for block, (matrix, factor, mine, out) in jobs:
                 np.multiply(mine[:, block], matrix @ factor[:, block], out=out[:, block])
 
-        _share([(block, side) for side in sides for block in blocks], take_blocks, self._threads())
+        share([(block, side) for side in sides for block in blocks], take_blocks, self._threads())
         return sums
 
     def add_careful(self, rows: Int[np.ndarray, "some"], count: Any, contexts: Any, words: Any) -> None:
@@ -215,7 +212,7 @@ class _Bigrams(NamedTuple):
         return max(128, _CHUNK_BYTES // (2 * max(1, self.by_word.logs.shape[1]) * self.by_word.logs.itemsize))
 
     def _threads(self) -> int:
-        return min(_cores(), -(-len(self.word) // self._chunk_rows()))
+        return min(cores(), -(-len(self.word) // self._chunk_rows()))
 
 
 def _check_lengths(**arrays: np.ndarray) -> None:
@@ -226,17 +223,6 @@ def _check_lengths(**arrays: np.ndarray) -> None:
 def _check_indices(name: str, index: Int[np.ndarray, "rows"], length: int) -> None:
     if len(index) and not 0 <= index.min() <= index.max() < length:
         raise IndexError(f"a {name} has no row in its table of {length}")
-
-
-def _share(jobs: Sequence[Job], work: Callable[[Iterator[Job]], None], threads: int) -> None:
-    """Let threads work, each in its own arrays, on jobs that they take from one iterator as they become free."""
-    todo = iter(jobs)
-    if threads < 2:
-        work(todo)
-    else:
-        with ThreadPoolExecutor(threads) as pool:  # NumPy and SciPy release the interpreter's lock
-            for done in [pool.submit(work, todo) for _ in range(threads)]:
-                done.result()
 
 
 class _Plain(NamedTuple):
