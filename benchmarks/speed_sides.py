@@ -74,7 +74,8 @@ def latentzoo_mixture(
     if devices > 1:
         import jax
 
-        jax.config.update("jax_num_cpu_devices", devices)
+        if jax.config.jax_num_cpu_devices != devices:  # which cannot be set once JAX has looked at them
+            jax.config.update("jax_num_cpu_devices", devices)
     from latentzoo.inference.registry import get
     from latentzoo.models.gaussian_mixture import Theta
 
