@@ -51,9 +51,9 @@ def on_devices(e_step: EStep) -> EStep:
     Rows that do not divide evenly among the devices, fewer than these, are visited by themselves.
     """
     import jax
-    from jax.sharding import NamedSharding, PartitionSpec
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-    mesh = jax.make_mesh((jax.device_count(),), ("rows",))
+    mesh = jax.make_mesh((jax.device_count(),), ("rows",), axis_types=(AxisType.Auto,))
     placed: list[Any] = []
 
     def place(data: Any) -> Iterator[Any]:

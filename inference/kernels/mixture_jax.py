@@ -20,7 +20,7 @@ def sums(moments: Moments, natural: Float[Any, "features components"]) -> Mixtur
     """Return the sums, as `mixture.mixture_sums` promises; they are JAX's, and may be traced."""
     x, centre, quadratic, more = moments
     x, natural = jnp.asarray(x), jnp.asarray(natural)
-    more = jnp.zeros((len(x), 0), x.dtype) if more is None else jnp.asarray(more)
+    more = None if more is None else jnp.asarray(more)
     sharding = None if isinstance(x, jax.core.Tracer) else x.sharding
     if isinstance(sharding, NamedSharding) and sharding.num_devices > 1 and sharding.spec[0] is not None:
         return _on_devices(sharding.mesh, sharding.spec[0], quadratic)(x, more, centre, natural)
@@ -69,7 +69,7 @@ def _scan(x: Any, more: Any, centre: Any, natural: Any, quadratic: Quadratic) ->
 
 
 def _rows(array: Any, begin: Any, length: int) -> Any:
-    return jax.lax.dynamic_slice_in_dim(array, begin, length)
+    return None if array is None else jax.lax.dynamic_slice_in_dim(array, begin, length)
 
 
 def _chunk_sums(feature: Any, weights: Any, live: Any, counts: Any) -> MixtureSums:
