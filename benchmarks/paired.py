@@ -170,7 +170,9 @@ def run_pairs(ours: Side, peer: Side, seed: int, num_pairs: int, max_seconds: fl
 
     Where too few were undisturbed, all count, and the note says so.
     """
-    quiet, disturbed, loads = [], [], []
+    quiet: list[tuple[Figures, Figures]] = []
+    disturbed: list[tuple[Figures, Figures]] = []
+    loads: list[float | None] = []
     for _ in range(num_pairs + -(-num_pairs // 2)):
         with Others() as others:
             pair = ours.run(seed, max_seconds), peer.run(seed, max_seconds)
@@ -180,17 +182,20 @@ def run_pairs(ours: Side, peer: Side, seed: int, num_pairs: int, max_seconds: fl
             break
     enough = len(quiet) == num_pairs
     kept = quiet if enough else quiet + disturbed
-    return Pairs(*zip(*kept, strict=True), enough, _told(len(kept), len(quiet), len(loads), loads))
+    note = _told(len(kept), len(quiet), loads)
+    return Pairs([pair[0] for pair in kept], [pair[1] for pair in kept], enough, note)
 
 
-def _told(kept: int, quiet: int, ran: int, loads: Sequence[float | None]) -> str:
+def _told(kept: int, quiet: int, loads: Sequence[float | None]) -> str:
     known = [load for load in loads if load is not None]
     if not known:
         return f"median of {kept} pairs; what other processes did meanwhile is not known"
     if kept > quiet:
         words = f"the machine was busy: other processes used {statistics.median(known):.1f} cores meanwhile (median)"
         return f"median of {kept} pairs, {quiet} of them undisturbed; {words}"
-    return f"median of {kept} undisturbed pairs" + (f", {ran - kept} others dropped" if ran > kept else "")
+    return f"median of {kept} undisturbed pairs" + (
+        f", {len(loads) - kept} disturbed ones dropped" if len(loads) > kept else ""
+    )
 
 
 def compared(suite: str, one: Comparison, *, quick: bool, seed: int, num_pairs: int) -> Iterator[Row]:

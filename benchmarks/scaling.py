@@ -116,8 +116,8 @@ def measured(one: Curve, context: Context) -> Iterator[Row]:
     if one.flat and memory:
         growth = max(memory) - memory[0]
         note = f"the largest peak less that of the fewest rows, which is {number(memory[0])} MiB; beyond the data"
-        error = {"reference": 0.0, "error": max(growth, 0.0), "tolerance": MOST_GROWTH}
-        yield row(GROWTH, value=growth, ok=growth <= MOST_GROWTH, note=note, **error)
+        ok = growth <= MOST_GROWTH
+        yield row(GROWTH, value=growth, reference=0.0, error=growth, tolerance=MOST_GROWTH, ok=ok, note=note)
 
 
 def _exponent(row: "partial[Row]", one: Curve, points: Sequence[tuple[float, float]], busy: str, judged: bool) -> Row:

@@ -10,7 +10,7 @@ from typing import Any
 
 from latentzoo.benchmarks import speed_gap, speed_picture, speed_report
 from latentzoo.benchmarks.fresh import MEMORY, POINT
-from latentzoo.benchmarks.paired import Comparison, Side, compared
+from latentzoo.benchmarks.paired import TIMES, Comparison, Side, compared
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.benchmarks.speed_limits import EXPS, POLYNOMIAL, VECTOR
@@ -173,7 +173,7 @@ def _summed_up(context: Context) -> Iterator[Row]:
     """Yield the share of the exponentials that the machine can do which the mixture kernel does; draw the ratios."""
     found = [row for row in context.rows() if row.suite == "speed"]
     yield from shares(found)
-    if any(row.quantity == speed_picture.TIMES for row in found):
+    if any(row.quantity == TIMES for row in found):
         speed_picture.save(found, context.folder / speed_report.PICTURE)
 
 

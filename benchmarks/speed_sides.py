@@ -5,6 +5,7 @@ many iterations, or the sums of one, by which the tests tell that the sides do t
 """
 
 import itertools
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,12 +15,13 @@ from jaxtyping import Float, Int
 
 from latentzoo.benchmarks import speed_limits
 from latentzoo.benchmarks.fresh import Run, answer, measured
+from latentzoo.inference.kernels.executors import Executor
 
 REG_COVAR = 1e-6  # scikit-learn's default, added to every variance
 NUM_WORDS, NUM_CLASSES = 20_000, 32
 
 
-def iterations(zoo: Any, data: Any, method: str, prior: Any, init: Any, executor: str) -> Callable[[int], float]:
+def iterations(zoo: Any, data: Any, method: str, prior: Any, init: Any, executor: Executor) -> Callable[[int], float]:
     """Return the loop of EM and CAVI as `fit` runs it, without what `fit` does once; it returns the last bound."""
     from latentzoo.inference import coordinate_ascent
 
@@ -66,16 +68,13 @@ def latentzoo_mixture(
     columns: int,
     components: int,
     covariance: str = "diag",
-    executor: str = "numba",
+    executor: Executor = "numba",
     dtype: str = "float64",
     devices: int = 1,
 ) -> Run:
     """Return EM by latentzoo. devices: of JAX, simulated on the CPU."""
     if devices > 1:
-        import jax
-
-        if jax.config.jax_num_cpu_devices != devices:  # which cannot be set once JAX has looked at them
-            jax.config.update("jax_num_cpu_devices", devices)
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(devices)  # which JAX reads when it is imported
     from latentzoo.inference.registry import get
     from latentzoo.models.gaussian_mixture import Theta
 
@@ -149,7 +148,7 @@ def hmmlearn_mixture(seed: int, *, size: int, columns: int, components: int) -> 
 # --- super-epicentres -------------------------------------------------------------------------------------------------
 
 
-def latentzoo_earthquakes(seed: int, *, size: int, components: int, executor: str = "numba") -> Run:
+def latentzoo_earthquakes(seed: int, *, size: int, components: int, executor: Executor = "numba") -> Run:
     """Return CAVI by latentzoo: E step, bound and M step."""
     zoo, data, prior, init = _events(seed, size, components)
     return iterations(zoo, data, "cavi", prior, init, executor)
@@ -222,7 +221,7 @@ def text(seed: int, size: int, words: int = NUM_WORDS, classes: int = NUM_CLASSE
     return Text(code // words, code % words, times, *tables)
 
 
-def latentzoo_bigrams(seed: int, *, size: int, executor: str = "numba") -> Run:
+def latentzoo_bigrams(seed: int, *, size: int, executor: Executor = "numba") -> Run:
     """Return the sums of an E step by latentzoo."""
     from latentzoo.inference.kernels.bigram import bigram_sums
     from latentzoo.inference.kernels.executors import using
