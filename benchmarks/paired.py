@@ -188,14 +188,14 @@ def run_pairs(ours: Side, peer: Side, seed: int, num_pairs: int, max_seconds: fl
 
 def _told(kept: int, quiet: int, loads: Sequence[float | None]) -> str:
     known = [load for load in loads if load is not None]
+    pairs = f"{kept} pair{'' if kept == 1 else 's'}"
     if not known:
-        return f"median of {kept} pairs; what other processes did meanwhile is not known"
+        return f"median of {pairs}; what other processes did meanwhile is not known"
     if kept > quiet:
         words = f"the machine was busy: other processes used {statistics.median(known):.1f} cores meanwhile (median)"
-        return f"median of {kept} pairs, {quiet} of them undisturbed; {words}"
-    return f"median of {kept} undisturbed pairs" + (
-        f", {len(loads) - kept} disturbed ones dropped" if len(loads) > kept else ""
-    )
+        return f"median of {pairs}, {quiet} of them undisturbed; {words}; nothing is claimed"
+    dropped = len(loads) - kept
+    return f"median of {pairs}, undisturbed" + (f", after {dropped} disturbed" if dropped else "")
 
 
 def compared(suite: str, one: Comparison, *, quick: bool, seed: int, num_pairs: int) -> Iterator[Row]:
@@ -216,19 +216,23 @@ def compared(suite: str, one: Comparison, *, quick: bool, seed: int, num_pairs: 
     for side, figures in ((ours, pairs.ours), (peer, pairs.peer)):
         for quantity in figures[0]:
             value = statistics.median(each[quantity] for each in figures)
+            mine = row(quantity, library=side.library, value=value, note=side.about)
             asked = one.at_most.get(quantity) if side is ours else None
-            ok = value <= asked if claims and asked is not None else None
-            note = side.about if asked is None else f"{side.about}; at most {number(asked)} is asked"
-            yield row(quantity, library=side.library, value=value, reference=asked, ok=ok, note=note)
+            yield mine if asked is None else _judged(mine, asked, max(value - asked, 0.0), claims)
     ratios = pairs.ratios(one.by)
     ratio = statistics.median(ratios)
     note = f"{pairs.note}, from {number(ratios[0])} to {number(ratios[-1])}"
-    if smaller:
-        note += "; nothing is claimed at this size"
-    ok = ratio >= one.times if claims and one.times is not None else None
-    yield row(TIMES, library=peer.library, value=ratio, reference=one.times, ok=ok, note=note)
+    note += "" if one.stretch is None else f"; {number(one.stretch)} would be better still"
+    note += "; nothing is claimed at this size" if smaller else ""
+    mine = row(TIMES, library=peer.library, value=ratio, note=note)
+    yield mine if one.times is None else _judged(mine, one.times, max(one.times - ratio, 0.0), claims)
     yield row(LEAST, library=peer.library, value=ratios[0])
     yield row(MOST, library=peer.library, value=ratios[-1])
+
+
+def _judged(row: Row, asked: float, short: float, claims: bool) -> Row:
+    """Return a row with what is asked, by how much it falls short of it, and whether it holds where that is claimed."""
+    return row._replace(reference=asked, error=short, ok=short == 0.0 if claims else None)
 
 
 def hint(side: Side) -> str:

@@ -30,17 +30,21 @@ def save(rows: Sequence[Row], path: Path) -> None:
 def draw(rows: Sequence[Row]) -> "Figure":
     """Return the figure: the measured points, the fitted power laws, and a line of slope one for the eye."""
     panels = _panels(rows)
-    figure = new_figure(3.9 * max(len(panels), 1), 4.4)
-    for axes, (symbol, curves) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
+    figure = new_figure(10.0, 4.0 * -(-len(panels) // 2))
+    spots = figure.subplots(-(-len(panels) // 2), 2).flat
+    for axes, (symbol, curves) in zip(spots, panels.items(), strict=False):
         for (name, points), hue, shape in zip(curves.items(), HUES, (*SHAPES, "D"), strict=False):
             _curve(axes, name, np.array(points), COLOURS[hue], shape)
         _reference(axes, np.array(next(iter(curves.values()))))
-        axes.set(xscale="log", yscale="log", xlabel=LABELS[symbol])
+        axes.set(xscale="log", yscale="log", xlabel=LABELS[symbol], ylabel=SECONDS)
+        if symbol in ("K", "D"):
+            _tick(axes, sorted({value for points in curves.values() for value, _ in points}))
         axes.legend(frameon=False, fontsize="x-small", loc="upper left")
-        axes.margins(y=0.25)
+        axes.margins(y=0.3)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel(SECONDS)
+    for axes in list(figure.axes)[len(panels) :]:
+        axes.remove()
     figure.suptitle("Seconds an iteration against what grows; in brackets the fitted exponent", fontsize="medium")
     return figure
 
@@ -54,6 +58,12 @@ def _panels(rows: Sequence[Row]) -> dict[str, dict[str, list[tuple[float, float]
             entry, executor, _ = row.variant.split(", ")
             panels[symbol][f"{entry}, {executor}"].append((float(value), row.value))
     return panels
+
+
+def _tick(axes: "Axes", values: Sequence[float]) -> None:
+    """Mark the measured values themselves: there is not a power of ten among them to speak of."""
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.minorticks_off()
 
 
 def _curve(axes: "Axes", name: str, points: np.ndarray, colour: str, shape: str) -> None:

@@ -20,7 +20,7 @@ from latentzoo.inference import svi
 ENTRY = "earthquakes"
 NUM_ROWS = {True: 5_000, False: 50_000}  # quick or not
 NUM_SEEDS = {True: 1, False: 3}
-MIN_SECONDS, MAX_TIMES = {True: 5.0, False: 60.0}, 120.0
+MIN_SECONDS, MAX_TIMES = {True: 3.0, False: 60.0}, 120.0
 TARGET = TARGETS[-1]
 ASKED = 100.0  # times as fast
 REPEATS = 5  # of CAVI, which takes milliseconds: the median counts
@@ -53,11 +53,13 @@ def rows(context: Context) -> Iterator[Row]:
     yield row(WHAT, library="latentzoo", value=middle.cavi, note="CAVI")
     who = middle.name if arrived else f"{middle.name}: not there when it was stopped"
     yield row(WHAT, library="SVI", value=min(middle.svi), note=who)
-    note = f"median of {len(found)} seeds, from {found[0].times:.3g} to {found[-1].times:.3g}"
+    note = f"median of {len(found)} seed{'' if len(found) == 1 else 's'}, from {found[0].times:.3g} to {found[-1].times:.3g}"
     note += f"; SVI in both libraries at learning rates {', '.join(map(str, LEARNING_RATES[context.quick]))}"
     note += "" if arrived else "; a lower bound: no rate arrives"
+    note += "; nothing is claimed at this size" if context.quick else ""
     ok = None if context.quick else middle.times >= ASKED
-    yield row(TIMES, library="SVI", value=middle.times, reference=ASKED, ok=ok, note=note)
+    short = max(ASKED - middle.times, 0.0)
+    yield row(TIMES, library="SVI", value=middle.times, reference=ASKED, error=short, ok=ok, note=note)
 
 
 def contest(course: Course, seed: int, quick: bool) -> Contest:

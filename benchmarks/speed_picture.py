@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentzoo.benchmarks.paired import LEAST, MOST, TIMES
+from latentzoo.benchmarks.report import number
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.speed_report import Outcome, outcomes
 from latentzoo.inference.pictures import ACCENT, COLOURS, DPI, INK, new_figure
@@ -41,7 +42,7 @@ def draw(rows: Sequence[Row]) -> "Figure":
         if asked is not None:
             axes.plot([asked, asked], [place - 0.42, place + 0.42], color=ACCENT, linewidth=2.4)
         farthest = max(one.peer[TIMES].value or 1.0, _value(one, MOST), asked or 1.0)
-        text = f"{one.peer[TIMES].value:.3g}"
+        text = number(float(f"{one.peer[TIMES].value:.3g}"))
         axes.annotate(text, (farthest, place), (6, 0), textcoords="offset points", va="center", color=INK)
     axes.plot([], [], color=ACCENT, linewidth=2.4, label="what is asked")
     axes.plot([], [], color=INK, linewidth=1.4, label="range of the pairs")
@@ -49,8 +50,8 @@ def draw(rows: Sequence[Row]) -> "Figure":
     labels = [textwrap.fill(one.name.replace("gaussian_mixture, ", ""), WIDTH) for one in found]
     axes.set_yticks(places, labels, fontsize="x-small")
     axes.set(xscale="log", xlabel="times as fast", ylim=(-0.6, len(found) - 0.4))
-    axes.set_xlim(min(0.8, 0.9 * ratios.min(initial=1.0)), 2.0 * ratios.max(initial=1.0))
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlim(min(0.8, 0.9 * ratios.min(initial=1.0)), 3.0 * ratios.max(initial=1.0))
+    axes.xaxis.set_major_formatter("{x:,g}")
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize="small")

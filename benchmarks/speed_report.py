@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentzoo.benchmarks.fresh import MEMORY, POINT
-from latentzoo.benchmarks.paired import LEAST, MISSING, MOST, OURS, TIMES
+from latentzoo.benchmarks.paired import MISSING, OURS, TIMES
 from latentzoo.benchmarks.report import link, mark, number, table
 from latentzoo.benchmarks.results import Row
 
@@ -54,7 +54,7 @@ def section(rows: Sequence[Row], folder: Path) -> str:
         " iteration are those of many iterations less those of one, over their number: what is done once is left out."
         " Memory is the peak of the process while it runs, less what it had with its data in place and all code loaded."
         " A pair counts where other processes used less than a tenth of a core meanwhile. A ratio is the median of"
-        " the pairs'; in brackets their range."
+        " those of the pairs, and their range is in the note."
     )
     head = [
         "work",
@@ -74,13 +74,12 @@ def section(rows: Sequence[Row], folder: Path) -> str:
 
 
 def _line(one: Outcome) -> list[str]:
-    ratio, ends = one.peer[TIMES], (one.peer.get(LEAST), one.peer.get(MOST))
-    spread = f" ({number(ends[0].value)} to {number(ends[1].value)})" if ends[0] and ends[1] else ""
+    ratio = one.peer[TIMES]
     asked = "" if ratio.reference is None else f"at least {number(ratio.reference)}"
     claims = [row.ok for row in (*one.ours.values(), ratio) if row.ok is not None]
     return [
         one.name,
-        number(ratio.value) + spread,
+        number(ratio.value),
         asked,
         mark(all(claims) if claims else None),
         _figure(one.ours, POINT),
@@ -96,7 +95,8 @@ def _figure(rows: Mapping[str, Row], quantity: str) -> str:
     row = rows.get(quantity)
     if row is None:
         return ""
-    return number(row.value) + ("" if row.reference is None else f" (at most {number(row.reference)}: {mark(row.ok)})")
+    verdict = "" if row.ok is None else f": {mark(row.ok)}"
+    return number(row.value) + ("" if row.reference is None else f" (at most {number(row.reference)}{verdict})")
 
 
 def _milliseconds(rows: Mapping[str, Row]) -> str:

@@ -59,7 +59,7 @@ def on_devices(e_step: EStep) -> EStep:
     def place(data: Any) -> Iterator[Any]:
         length, even = num_rows(data) or 0, (num_rows(data) or 0) // mesh.size * mesh.size
         if even:
-            rows = NamedSharding(mesh, PartitionSpec("rows"))
+            rows = NamedSharding(mesh, PartitionSpec("rows"))  # type: ignore[no-untyped-call]
             yield map_rows(lambda leaf: jax.device_put(leaf[:even], rows), data)
         if even < length:
             yield map_rows(lambda leaf: jax.device_put(leaf[even:]), data)

@@ -43,7 +43,7 @@ def mixture_sums(moments: Moments, natural_parameters: Float[Any, "features comp
     """
     if len(natural_parameters) != moments.num_features:
         raise ValueError(f"rows of {moments.num_features} features mismatch {len(natural_parameters)} parameters")
-    if any(namespace(array) is not np for array in (moments.x, natural_parameters)):
+    if any(namespace(array) is not np for array in (moments.x, moments.centre, natural_parameters)):
         from latentzoo.inference.kernels import mixture_jax
 
         return mixture_jax.sums(moments, natural_parameters)

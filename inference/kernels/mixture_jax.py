@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
@@ -32,9 +33,9 @@ def _on_devices(mesh: Any, axis: Any, quadratic: Quadratic) -> Any:
     """Return the compiled sums of rows that lie on several devices: each scans its own, and the totals are added."""
 
     def local(x: Any, more: Any, centre: Any, natural: Any) -> MixtureSums:
-        return jax.lax.psum(_scan(x, more, centre, natural, quadratic), axis)
+        return jax.lax.psum(_scan(x, more, centre, natural, quadratic), axis)  # type: ignore[no-untyped-call]
 
-    rows, same = PartitionSpec(axis), PartitionSpec()
+    rows, same = PartitionSpec(axis), PartitionSpec()  # type: ignore[no-untyped-call]
     # The totals of the scan start the same on all devices, and end different: there is nothing to check.
     spread = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, same, same), out_specs=same, check_vma=False)
     return jax.jit(spread)
@@ -75,7 +76,7 @@ def _rows(array: Any, begin: Any, length: int) -> Any:
 def _chunk_sums(feature: Any, weights: Any, live: Any, counts: Any) -> MixtureSums:
     """Return the sums of the rows that count."""
     logits = jnp.where(live[:, None], jnp.matmul(weights, feature, precision="highest"), -jnp.inf)
-    top = jnp.max(logits, axis=0, initial=jnp.finfo(logits.dtype).min)  # finite: -inf - -inf would be NaN
+    top = jnp.max(logits, axis=0, initial=np.finfo(logits.dtype).min)  # finite: -inf - -inf would be NaN
     weight = jnp.exp(logits - top)
     total = jnp.sum(weight, axis=0)
     impossible = total == 0

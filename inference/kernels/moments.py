@@ -38,23 +38,23 @@ class Moments(NamedTuple):
 
 def features(moments: Moments) -> Float[Any, "features rows"]:
     """Return the features, a column for each row, in the precision of the rows."""
-    if namespace(moments.x) is np:
+    if namespace(moments.x) is namespace(moments.centre) is np:
         return fill(moments, np.empty((moments.num_features, len(moments.x)), moments.x.dtype))
     x, centre, quadratic, more = moments
-    xp, columns = namespace(x), (x - centre).T.astype(x.dtype)
+    columns = (x - centre).T.astype(x.dtype)
+    xp = namespace(columns)
+    lower = np.tril_indices(len(columns))
     terms = {
         "none": lambda: columns[:0],
         "squares": lambda: columns * columns,
         "length": lambda: (columns * columns).sum(0)[None],
-        "products": lambda: xp.stack([columns[i] * columns[j] for i, j in zip(*np.tril_indices(len(columns)), strict=True)]),
+        "products": lambda: columns[lower[0]] * columns[lower[1]],
     }
     last = columns[:0] if more is None else more.T.astype(x.dtype)
     return xp.concatenate([xp.ones_like(columns[:1]), columns, terms[quadratic](), last])
 
 
-def fill(
-    moments: Moments, out: Float[np.ndarray, "features rows"]
-) -> Float[np.ndarray, "features rows"]:
+def fill(moments: Moments, out: Float[np.ndarray, "features rows"]) -> Float[np.ndarray, "features rows"]:
     """Write the features of NumPy rows into an array, and return it."""
     x, centre, quadratic, more = moments
     size = x.shape[1]
@@ -64,7 +64,7 @@ def fill(
     if quadratic == "squares":
         np.multiply(columns, columns, out=terms[:size])
     elif quadratic == "length":
-        np.vecdot(columns, columns, axis=0, out=terms[0])
+        np.einsum("ij,ij->j", columns, columns, out=terms[0])
     elif quadratic == "products":
         for i in range(size):
             start = i * (i + 1) // 2

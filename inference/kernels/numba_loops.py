@@ -25,6 +25,11 @@ def compiled(flags: set[str]) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a function of numbers into the loops that call it."""
+    return njit(fastmath=FUSED, forceinline=True)(function)
+
+
 def exp2(y: Any) -> Any:
     """Return 2^y for y <= 0, to a unit or two in the last place; far below, where it hardly counts, 2^-1021 or 2^-125.
 
@@ -35,7 +40,7 @@ def exp2(y: Any) -> Any:
     return np.exp2(y)
 
 
-@njit(fastmath=FUSED, forceinline=True)
+@inlined
 def _exp2_double(y: Any) -> Any:
     y = -1021.0 if y < -1021.0 else y  # in this order NaN stays
     shifted = y + 6755399441055744.0
@@ -55,7 +60,7 @@ def _exp2_double(y: Any) -> Any:
     return np.int64(bits).view(np.float64)
 
 
-@njit(fastmath=FUSED, forceinline=True)
+@inlined
 def _exp2_single(y: Any) -> Any:
     y = np.float32(-125.0) if y < np.float32(-125.0) else y
     shifted = y + np.float32(12582912.0)
@@ -70,6 +75,9 @@ def _exp2_single(y: Any) -> Any:
     return np.int32(bits).view(np.float32)
 
 
-@overload(exp2, jit_options={"fastmath": FUSED, "forceinline": True}, strict=False)
 def _exp2(y: Any) -> Callable[[Any], Any]:
+    """Return which of them takes numbers of this type, while a loop is compiled."""
     return (lambda y: _exp2_double(y)) if y == types.float64 else (lambda y: _exp2_single(y))
+
+
+overload(exp2, jit_options={"fastmath": FUSED, "forceinline": True}, strict=False)(_exp2)

@@ -47,14 +47,14 @@ def test_sides_run_in_turn_and_ratios_are_those_of_pairs(answers: Callable[..., 
     assert [name for name, _ in ran] == ["ours", "peer"] * 3
     assert found.ratios() == [9.0, 10.0, 12.0]
     assert found.quiet
-    assert found.note == "median of 3 undisturbed pairs"
+    assert found.note == "median of 3 pairs, undisturbed"
 
 
 def test_a_pair_that_was_disturbed_is_dropped_and_made_up_for(answers: Callable[..., Any]) -> None:
     answers([1.0, 7.0, 1.0, 1.0], [10.0, 10.0, 11.0, 12.0], [0.0, 0.5, 0.09, 0.0])
     found = run_pairs(OURS, PEER, seed=0, num_pairs=3)
     assert found.ratios() == [10.0, 11.0, 12.0]
-    assert found.note == "median of 3 undisturbed pairs, 1 disturbed ones dropped"
+    assert found.note == "median of 3 pairs, undisturbed, after 1 disturbed"
 
 
 def test_on_a_busy_machine_all_pairs_count_and_nothing_is_claimed(answers: Callable[..., Any]) -> None:
@@ -82,6 +82,7 @@ def test_what_is_asked_is_judged_by_the_median(answers: Callable[..., Any]) -> N
     ratio = found[TIMES, "Peer"]
     assert ratio.value == pytest.approx(9.5)
     assert ratio.ok is False
+    assert ratio.error == pytest.approx(0.5)
     assert (found[LEAST, "Peer"].value, found[MOST, "Peer"].value) == pytest.approx((9.0, 50.0))
     assert found[MEMORY, "latentzoo"].ok is True
     assert found[MEMORY, "Peer"].ok is None

@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -12,6 +13,14 @@ import pytest
 
 from latentzoo.inference.kernels import bigram, threads
 from latentzoo.inference.kernels.bigram import BigramSums, bigram_log_normalisers, bigram_sums
+from latentzoo.inference.kernels.executors import using
+
+
+@pytest.fixture(params=["numpy", "numba"], autouse=True)
+def executor(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test runs by either."""
+    with using(request.param):
+        yield request.param
 
 
 class Problem(NamedTuple):

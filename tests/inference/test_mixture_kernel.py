@@ -1,4 +1,4 @@
-"""The mixture kernel by every executor: against SciPy, by hand, JAX's automatic gradient, and other cuts of the rows."""
+"""The mixture kernel by every executor: against SciPy, by hand, JAX's automatic gradient, other cuts of the rows."""
 
 import subprocess
 import sys
@@ -296,7 +296,9 @@ def test_many_rows_go_to_numba_and_few_to_numpy(monkeypatch: pytest.MonkeyPatch)
     assert not executors.runs_numba(MANY_ROWS)
     assert not executors.runs_jax("auto", MANY_ROWS)
     executors.check("auto")
-    with pytest.raises(UserError, match=r"executor is 'numba', which is not installed: pip install 'latentzoo\[fast\]'"):
+    with pytest.raises(
+        UserError, match=r"executor is 'numba', which is not installed: pip install 'latentzoo\[fast\]'"
+    ):
         executors.check("numba")
 
 
