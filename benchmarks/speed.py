@@ -18,6 +18,7 @@ from latentzoo.benchmarks.speed_limits import EXPS, POLYNOMIAL, VECTOR
 SUITE = "seconds an iteration against other libraries, in fresh processes, and against the limits of this machine"
 SIDES = "latentzoo.benchmarks.speed_sides"
 SMALL = {"size": 100_000, "budget": 0.3}  # of a quick bench
+SMALLEST = {"size": 20_000, "budget": 0.1}  # of a quick bench, where a peer takes seconds
 NUM_PAIRS = {True: 3, False: 5}  # quick or not, where something is claimed
 NUM_OTHER_PAIRS = {True: 1, False: 3}
 
@@ -112,7 +113,7 @@ COMPARISONS = (
         _events("latentzoo", "latentzoo", "CAVI, numba", "numba"),
         _events("BayesPy", "bayespy", "BayesPy's VB on the same model, priors and start", "bayespy"),
         times=50.0,
-        quick={"size": 10_000, "budget": 0.3},
+        quick=SMALLEST,
     ),
     Comparison(
         "aggregate_markov",
@@ -131,16 +132,16 @@ COMPARISONS = (
     Comparison(
         "gaussian_mixture",
         f"{_DIAGONAL}, float64",
-        _mixture("numba"),
-        _peer("pomegranate", "pomegranate", "GeneralMixtureModel"),
-        quick=SMALL,
+        _mixture("numba", size=100_000),
+        _peer("pomegranate", "pomegranate", "GeneralMixtureModel", size=100_000),
+        quick=SMALLEST,
     ),
     Comparison(
         "gaussian_mixture",
         f"{_DIAGONAL}, float64",
-        _mixture("numba"),
-        _peer("hmmlearn", "hmmlearn", "GMMHMM of one state"),
-        quick=SMALL,
+        _mixture("numba", size=100_000),
+        _peer("hmmlearn", "hmmlearn", "GMMHMM of one state", size=100_000),
+        quick=SMALLEST,
     ),
 )
 LIMITS = Side(SIDES, "limits", "the limits of this machine")
