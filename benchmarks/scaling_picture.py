@@ -37,7 +37,7 @@ def draw(rows: Sequence[Row]) -> "Figure":
             _curve(axes, name, np.array(points), COLOURS[hue], shape)
         _reference(axes, np.array(next(iter(curves.values()))))
         axes.set(xscale="log", yscale="log", xlabel=LABELS[symbol], ylabel=SECONDS)
-        if symbol in ("K", "D"):
+        if symbol != "N":
             _tick(axes, sorted({value for points in curves.values() for value, _ in points}))
         axes.legend(frameon=False, fontsize="x-small", loc="upper left")
         axes.margins(y=0.3)
@@ -61,8 +61,8 @@ def _panels(rows: Sequence[Row]) -> dict[str, dict[str, list[tuple[float, float]
 
 
 def _tick(axes: "Axes", values: Sequence[float]) -> None:
-    """Mark the measured values themselves: there is not a power of ten among them to speak of."""
-    axes.set_xticks(values, [f"{value:g}" for value in values])
+    """Mark the measured values themselves: they span too few powers of ten for those to do."""
+    axes.set_xticks(values, [f"{value:,.0f}" for value in values])
     axes.minorticks_off()
 
 
