@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 
 from latentzoo.inference.backward import backward, forward
-from latentzoo.inference.codes import seen
+from latentzoo.inference.codes import mean, seen
 from latentzoo.models.language import contract
 from latentzoo.models.language.deep import DeepSpec, Likelihood
 from latentzoo.models.language.networks import Chain, Layers, start
@@ -41,7 +41,7 @@ class Autoencoder:
     def decode(self, z: Float[np.ndarray, "rows latents"]) -> Float[np.ndarray, "rows features"]:
         """Return the probabilities, or means, of features at codes."""
         output = forward(*self.decoder, z)[0]
-        return 1.0 / (1.0 + np.exp(-output)) if self.likelihood == "bernoulli" else output
+        return mean(self.likelihood, output)
 
     def reconstruct(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows features"]:
         """Return what is left of rows on the way through their codes."""

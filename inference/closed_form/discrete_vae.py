@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
-from scipy.special import expit, log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.discrete_vae import Phi
 from latentzoo.inference.accumulate import add, chunks
 from latentzoo.inference.backward import Tape, backward, forward
-from latentzoo.inference.codes import LOG_2PI, noise_scale
+from latentzoo.inference.codes import LOG_2PI, mean, noise_scale
 from latentzoo.models.discrete_vae import Data, Prior, Spec, Theta
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError
@@ -79,8 +79,8 @@ def _sums(params: Params, x: Array, prior: Prior, codes: "Codes", spec: Spec) ->
     by_logits = by_states - q_states * by_states.sum(-1, keepdims=True)  # (4)
     by_encoder, _ = backward(_encoder(x, spec), params.phi.encoder, rows.tape, by_logits.reshape(len(x), -1))
 
-    mean, variance = codes.mean(spec), 1.0 if spec.likelihood == "bernoulli" else rows.scale**2
-    by_output = (q.T @ x - q.sum(0)[:, None] * mean) / variance  # (5)
+    means, variance = codes.mean(spec), 1.0 if spec.likelihood == "bernoulli" else rows.scale**2
+    by_output = (q.T @ x - q.sum(0)[:, None] * means) / variance  # (5)
     by_log_scale = (q * (rows.misfit - size)).sum()  # (6)
     return Sums(fitted.sum() - rows.kl().sum(), by_encoder, by_output, by_log_scale)
 
@@ -123,7 +123,7 @@ class Codes(NamedTuple):
 
     def mean(self, spec: Spec) -> Float[Array, "codes features"]:
         """Return the mean of the features at each code."""
-        return expit(self.output) if spec.likelihood == "bernoulli" else self.output
+        return mean(spec.likelihood, self.output)
 
 
 class Rows(NamedTuple):

@@ -45,7 +45,7 @@ from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.mixture_vae import Phi
 from latentzoo.inference.backward import backward, forward
-from latentzoo.inference.codes import LOG_2PI, Gaussian, Seen, noise_gradient, noise_scale, seen
+from latentzoo.inference.codes import LOG_2PI, Gaussian, log_likelihood, mean, noise_gradient, noise_scale, seen
 from latentzoo.inference.divergences import kl_diagonal_normal
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.deep import code_size
@@ -191,9 +191,9 @@ def decoded(params: Params, w: Float[Array, "*batch num_latents"], spec: Spec) -
     return forward(decoder, params.theta.decoder, w)[0]
 
 
-def observed(params: Params, data: Data, prior: Prior, w: Array, spec: Spec) -> Seen:
+def observed(params: Params, data: Data, prior: Prior, w: Array, spec: Spec) -> Float[Array, "*batch"]:
     """Return log p(x_n | w_n) of each row."""
-    return seen(spec.likelihood, data.x, decoded(params, w, spec), noise_scale(prior, params.theta))
+    return log_likelihood(spec.likelihood, data.x, decoded(params, w, spec), noise_scale(prior, params.theta))
 
 
 def terms(params: Params, data: Data, prior: Prior, noise: dict[str, Array], spec: Spec) -> Terms:
@@ -201,7 +201,7 @@ def terms(params: Params, data: Data, prior: Prior, noise: dict[str, Array], spe
     (q, logits), eps = encoded(params, data, spec), noise["latent"]
     w = q.push(eps)
     mixture = Components.at(w, params.theta, logits)
-    reconstruction = observed(params, data, prior, w, spec).log_prob
+    reconstruction = observed(params, data, prior, w, spec)
     return Terms(reconstruction, mixture.divergence, q.log_prob_at(eps) - mixture.geometric)
 
 
@@ -214,7 +214,7 @@ def log_weights(params: Params, data: Data, prior: Prior, noise: dict[str, Array
     (q, _), eps = encoded(params, data, spec), noise["latent"]
     w = q.push(eps)
     marginal = Components.at(w, params.theta, None).marginal
-    return observed(params, data, prior, w, spec).log_prob + marginal - q.log_prob_at(eps)
+    return observed(params, data, prior, w, spec) + marginal - q.log_prob_at(eps)
 
 
 def bounds(params: Params, data: Data, prior: Prior, noise: dict[str, Array], spec: Spec) -> Float[Array, "rows"]:
@@ -222,7 +222,7 @@ def bounds(params: Params, data: Data, prior: Prior, noise: dict[str, Array], sp
     theta, (q, logits) = params.theta, encoded(params, data, spec)
     w = q.push(noise["latent"])
     mixture = Components.at(w, theta, logits)
-    reconstruction = observed(params, data, prior, w, spec).log_prob
+    reconstruction = observed(params, data, prior, w, spec)
     if logits is None:
         near = matched(q, theta)
         kl = kl_diagonal_normal(q.loc, q.scale, near.loc, near.scale)
@@ -249,5 +249,5 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     q, logits = encoded(params, data, spec)
     resp = Components.at(q.loc, params.theta, logits).resp
     output = decoded(params, q.loc, spec)
-    x = 1.0 / (1.0 + np.exp(-output)) if spec.likelihood == "bernoulli" else output
+    x = mean(spec.likelihood, output)
     return {"responsibilities": resp, "component": resp.argmax(-1), "latent": q.loc, "latent_sd": q.scale, "x": x}
