@@ -40,11 +40,12 @@ that component, and with all of q_n in one of several that are far apart, too: t
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.mixture_vae import Phi
 from latentzoo.inference.backward import backward, forward
+from latentzoo.inference.clusters import scores
 from latentzoo.inference.codes import LOG_2PI, Gaussian, log_likelihood, mean, noise_gradient, noise_scale, seen
 from latentzoo.inference.divergences import kl_diagonal_normal
 from latentzoo.models.language.contract import Params
@@ -185,6 +186,12 @@ def encoded(params: Params, data: Data, spec: Spec) -> tuple[Gaussian, Float[Arr
     return split(forward(encoder, params.phi.encoder, data.x)[0], spec)
 
 
+def assigned(params: Params, data: Data, spec: Spec) -> Int[Array, "rows"]:
+    """Return the most probable component of each row, at the mean of q(latent)."""
+    q, logits = encoded(params, data, spec)
+    return Components.at(q.loc, params.theta, logits).log_resp.argmax(-1)
+
+
 def decoded(params: Params, w: Float[Array, "*batch num_latents"], spec: Spec) -> Float[Array, "*batch features"]:
     """Return the decoder's output, logits or means, at latent coordinates."""
     _, decoder = chains(params.theta, spec)
@@ -251,3 +258,8 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     output = decoded(params, q.loc, spec)
     x = mean(spec.likelihood, output)
     return {"responsibilities": resp, "component": resp.argmax(-1), "latent": q.loc, "latent_sd": q.scale, "x": x}
+
+
+def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
+    """Return how the most probable components agree with the classes, where rows have labels."""
+    return scores(assigned(params, data, spec), getattr(data, "label", None))

@@ -35,6 +35,7 @@ from jaxtyping import Bool, Float
 from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.semisupervised_vae import Phi
+from latentzoo.inference import label_baselines
 from latentzoo.inference.backward import Tape, backward, forward
 from latentzoo.inference.codes import (
     Gaussian,
@@ -53,6 +54,8 @@ from latentzoo.models.semisupervised_vae import Data, Prior, Spec, Theta
 
 METHODS = ("svi",)
 PROOF = "common noise"
+BASELINE_ROWS = 5000  # that simpler models are fitted to at most
+BASELINE_STEPS = 200
 
 Array = Any
 
@@ -221,3 +224,25 @@ def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[
         return {}
     right = data.label == labels.log_softmax.argmax(0)
     return {"num_labelled": float(labels.has_one.sum()), "accuracy": float(right[labels.has_one].mean())}
+
+
+def baselines(params: Params, fitted: Data, data: Data, validation: Data | None, spec: Spec) -> dict[str, float]:
+    """Return the accuracy of simpler models of the label, which are fitted to the same rows, at most 5,000 of them.
+
+    Of more, those with a label come first. Nothing where no row that is fitted, or none of the data, has a label.
+    """
+    known = np.asarray(fitted.label) >= 0
+    if not known.any() or not (np.asarray(data.label) >= 0).any():
+        return {}
+    first = np.argsort(~known, kind="stable")[:BASELINE_ROWS]
+    x, label = fitted.x[first], fitted.label[first]
+    network = label_baselines.labelled_only(x, label, spec.num_classes, hidden=spec.hidden, num_steps=BASELINE_STEPS)
+    rbm = label_baselines.classification_rbm(x, label, spec.num_classes, num_steps=BASELINE_STEPS)
+    pseudo = label_baselines.pseudo_labels(x, label, spec.num_classes)
+    models: dict[str, label_baselines.Classifier] = {
+        "labelled_only": network,
+        "classification_rbm": rbm,
+        "pseudo_labels": pseudo,
+    }
+    found = label_baselines.accuracies({name: (each, data.x) for name, each in models.items()}, data.label)
+    return {f"{name}_accuracy": value for name, value in found.items()}

@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from latentzoo.guides.two_latent_vae import Phi
 from latentzoo.inference.backward import backward, forward
+from latentzoo.inference.clusters import neighbours_accuracy
 from latentzoo.inference.codes import (
     Gaussian,
     log_likelihood,
@@ -136,3 +137,8 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     first_sd, second_sd = np.split(q.scale, [spec.num_first], -1)
     x = mean(spec.likelihood, output)
     return {"first": first, "first_sd": first_sd, "second": second, "second_sd": second_sd, "x": x}
+
+
+def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
+    """Return how well the nearest codes tell the class of a row, where rows have labels."""
+    return neighbours_accuracy(posterior(params, data, spec).loc, getattr(data, "label", None))

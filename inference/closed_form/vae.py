@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from latentzoo.guides.vae import Phi
 from latentzoo.inference.backward import backward, forward
+from latentzoo.inference.clusters import neighbours_accuracy
 from latentzoo.inference.codes import (
     Gaussian,
     log_likelihood,
@@ -105,3 +106,8 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     sd = np.sqrt((q.scale**2).sum(-1)) if q.is_full else q.scale
     x = mean(spec.likelihood, output)
     return {"latent": q.loc, "latent_sd": sd, "x": x}
+
+
+def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
+    """Return how well the nearest codes tell the class of a row, where rows have labels."""
+    return neighbours_accuracy(posterior(params, data, spec).loc, getattr(data, "label", None))
