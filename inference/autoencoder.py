@@ -20,7 +20,8 @@ from latentzoo.models.language.networks import Chain, Layers, start
 
 NUM_STEPS = 500  # of L-BFGS
 MOST_NUMBERS = 20_000  # that L-BFGS visits at each step; data of more are seen in minibatches
-BATCH_ROWS, NUM_BATCHES, RATE = 128, 2000, 3e-3  # some seconds; the rate falls to 0 along a cosine
+BATCH_ROWS, NUM_BATCHES, RATE = 128, 2000, 3e-3  # of Adam, whose rate falls to 0 along a cosine
+FEWEST_BATCHES, WORK = 200, 2 * 10**8  # numbers that the batches have together: some seconds
 CHUNK_ROWS = 4096
 
 Loss = Callable[[Float[np.ndarray, "numbers"], Float[np.ndarray, "rows features"]], tuple[float, np.ndarray]]
@@ -88,7 +89,7 @@ def fit_autoencoder(
         options = {"maxiter": num_steps}
         found = minimize(loss, contract.flat(begin), args=(x,), jac=True, method="L-BFGS-B", options=options).x
     else:
-        found = _adam(loss, contract.flat(begin), x, rng)
+        found = _adam(loss, contract.flat(begin), x := x.astype(np.float32), rng)
     layers = contract.from_flat(found, begin)
     codes = forward(encoder, layers["encoder"], x)[0]
     covariance = np.atleast_2d(np.cov(codes.T, bias=True)) + 1e-9 * np.eye(spec.num_latents)
@@ -100,12 +101,14 @@ def _adam(
     loss: Loss, numbers: Float[np.ndarray, "numbers"], x: Float[np.ndarray, "rows features"], rng: np.random.Generator
 ) -> Float[np.ndarray, "numbers"]:
     """Return where Adam on minibatches, each drawn at random, ends."""
+    size = min(BATCH_ROWS, len(x))
+    num_batches = int(np.clip(WORK // (size * x.shape[1]), FEWEST_BATCHES, NUM_BATCHES))
     first, second = np.zeros_like(numbers), np.zeros_like(numbers)  # moments
-    for step in range(1, NUM_BATCHES + 1):
-        _, gradient = loss(numbers, x[rng.integers(len(x), size=BATCH_ROWS)])
+    for step in range(1, num_batches + 1):
+        _, gradient = loss(numbers, x[rng.integers(len(x), size=size)])
         first += 0.1 * (gradient - first)
         second += 0.001 * (gradient**2 - second)
-        rate = 0.5 * RATE * (1.0 + np.cos(np.pi * step / NUM_BATCHES))
+        rate = 0.5 * RATE * (1.0 + np.cos(np.pi * step / num_batches))
         numbers = numbers - rate * (first / (1.0 - 0.9**step)) / (np.sqrt(second / (1.0 - 0.999**step)) + 1e-8)
     return numbers
 

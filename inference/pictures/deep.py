@@ -6,6 +6,7 @@ means given a code, without the noise of the likelihood.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -74,9 +75,13 @@ def shown(fit: Fit, test: Any, coder: Coder) -> Shown | None:
 
 
 def autoencoder(fit: Fit, spec: DeepSpec) -> Autoencoder | None:
-    """Return an autoencoder of these sizes, fitted to what the model was; None where the data are not at hand."""
+    """Return an autoencoder of these sizes, fitted to what the model was; None where the data are not at hand.
+
+    It has layers that are dense: convolutions would take minutes.
+    """
     from latentzoo.inference.autoencoder import fit_autoencoder
 
+    spec = replace(spec, network="mlp") if spec.kind != "mlp" else spec
     return None if fit.data is None else fit_autoencoder(fit.data.x, spec, seed=fit.seed)
 
 
