@@ -6,7 +6,6 @@ means given a code, without the noise of the likelihood.
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -81,8 +80,8 @@ def autoencoder(fit: Fit, spec: DeepSpec) -> Autoencoder | None:
     """
     from latentzoo.inference.autoencoder import fit_autoencoder
 
-    spec = replace(spec, network="mlp") if spec.kind != "mlp" else spec
-    return None if fit.data is None else fit_autoencoder(fit.data.x, spec, seed=fit.seed)
+    dense = DeepSpec(spec.num_latents, spec.hidden, spec.likelihood)
+    return None if fit.data is None else fit_autoencoder(fit.data.x, dense, seed=fit.seed)
 
 
 def title_of(fit: Fit, what: str) -> str:
