@@ -24,6 +24,7 @@ from latentzoo.models.language.errors import UserError, choose
 from latentzoo.models.language.stream import Stream, floats
 from latentzoo.models.language.words import pack, unpack
 from latentzoo.models.readers import idx, npz
+from latentzoo.models.readers.csv_file import place_of
 from latentzoo.models.readers.idx import Part
 from latentzoo.models.readers.labelled import LABEL, NONE, read_labelled, write_labelled
 from latentzoo.models.readers.table import names_of
@@ -261,10 +262,8 @@ def _chosen(path: Path, x: Any, names: tuple[str, ...] | None, columns: tuple[st
     """Return the features of these names, in this order."""
     if names is None or isinstance(x, Stream):
         why = "its features have no names" if names is None else "its rows stay on disk as they are"
-        raise UserError(f"{path}: columns cannot be chosen, {why}: leave the option out")
-    for name in columns:
-        choose(name, names, "column (columns=...)")
-    return x[:, [names.index(name) for name in columns]]
+        raise UserError(f"{path}: columns={','.join(columns)} cannot be chosen: {why}")
+    return x[:, [place_of(path, list(names), name, "columns") for name in columns]]
 
 
 # --- numbers as they lie ----------------------------------------------------------------------------------------------
@@ -275,7 +274,8 @@ def _features(raw: np.ndarray, threshold: float | None) -> tuple[Any, str]:
     rows = raw.reshape(len(raw), -1)
     unit = 255.0 if raw.dtype == np.uint8 and rows.max() > 1 else 1.0
     size = " x ".join(map(str, raw.shape[1:]))
-    words = f"{len(raw):,} rows of {size} read" + (", bytes divided by 255" if unit != 1.0 else "")
+    what = f"images of {size}" if raw.ndim > 2 else f"rows of {size} features"
+    words = f"{len(raw):,} {what} read" + (", bytes divided by 255" if unit != 1.0 else "")
     if isinstance(raw, np.memmap):
         return Stream(rows, unit, threshold), f"{words}; they stay on disk"
     return floats(rows, unit, threshold), words
