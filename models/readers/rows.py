@@ -114,6 +114,7 @@ def digits(kind: Any, num_classes: int = 10, *, threshold: float | None = None, 
         raise UserError(f"{next(iter(others))} is for a file: name one, or leave it out to have {DIGITS}")
     if num_classes > 10:
         raise UserError(f"num_classes is {num_classes}: {DIGITS} have 10 classes; take fewer, or name a file")
+    _check_threshold(threshold)
     bunch = load_digits()
     rows = bunch.target < num_classes
     raw, label = bunch.data[rows].astype(np.float32), bunch.target[rows].astype(np.int64)
@@ -160,14 +161,18 @@ def _source(path: Path) -> str:
 def _check_options(path: Path, source: str, options: Options) -> None:
     """Refuse an option that is wrong, or for another kind of source."""
     choose(options.part, ("train", "test"), "part")
-    if options.threshold is not None:
-        check_number("threshold", options.threshold, least=-(2.0**32))
+    _check_threshold(options.threshold)
     given = [name for name in ("columns", "label", "x") if getattr(options, name) is not None]
     given += ["part"] if options.part != "train" else []
     for name in given:
         if name not in _TAKES[source]:
             takers = " or ".join(each for each, names in _TAKES.items() if name in names)
             raise UserError(f"{name} is for {takers}, and {path} is {source}: leave it out")
+
+
+def _check_threshold(threshold: float | None) -> None:
+    if threshold is not None:
+        check_number("threshold", threshold, least=-(2.0**32))
 
 
 def _start(path: Path) -> bytes:

@@ -511,6 +511,8 @@ def test_the_digits_come_with_the_models(name: str) -> None:
 def test_what_the_digits_have_not_is_one_line(zoo: Any) -> None:
     with pytest.raises(UserError, match="columns is for a file"):
         zoo.reading(columns=("a",))
+    with pytest.raises(UserError, match="threshold is nan"):
+        zoo.reading(threshold=np.nan)
     with pytest.raises(UserError, match="digits have 10 classes"):
         lz.get("semisupervised_vae", num_classes=11).reading()
 
