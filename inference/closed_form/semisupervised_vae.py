@@ -35,6 +35,7 @@ from jaxtyping import Bool, Float
 from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.semisupervised_vae import Phi
+from latentzoo.inference.accumulate import chunks
 from latentzoo.inference.backward import Tape, backward, forward
 from latentzoo.inference.codes import Gaussian, Seen, noise_gradient, noise_scale, seen, standard_log_prob
 from latentzoo.models.language.contract import Params
@@ -45,6 +46,7 @@ from latentzoo.models.semisupervised_vae import Data, Prior, Spec, Theta
 
 METHODS = ("svi",)
 PROOF = "common noise"
+CHUNK_ROWS = 4096  # that are classified together
 
 Array = Any
 
@@ -204,8 +206,9 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
 
 def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
     """Return the part of the rows with a label whose most probable class it is; nothing where no row has one."""
-    labels = classified(params, data, spec)
-    if not labels.has_one.any():
-        return {}
-    right = data.label == labels.log_softmax.argmax(0)
-    return {"num_labelled": float(labels.has_one.sum()), "accuracy": float(right[labels.has_one].mean())}
+    total = right = 0.0
+    for part in chunks(data, CHUNK_ROWS):
+        labels = classified(params, part, spec)
+        total += float(labels.has_one.sum())
+        right += float((part.label == labels.log_softmax.argmax(0))[labels.has_one].sum())
+    return {"num_labelled": total, "accuracy": right / total} if total else {}
