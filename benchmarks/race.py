@@ -22,6 +22,7 @@ from latentzoo.inference import svi
 from latentzoo.inference.registry import Entry, get
 from latentzoo.inference.result import Fit
 from latentzoo.inference.run import label
+from latentzoo.inference.task import HOMES
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import Note, UserError
@@ -75,7 +76,7 @@ def contestants(zoo: Entry) -> list[Contestant]:
 
     Complete data, which "mle" needs, are no race.
     """
-    closed = [method for method in zoo.methods if method != "mle" and not fitting.HOMES[method].LIBRARIES]
+    closed = [method for method in zoo.methods if method != "mle" and not HOMES[method].LIBRARIES]
     found = [Contestant(method) for method in closed]
     if "svi" not in zoo.methods:
         return found

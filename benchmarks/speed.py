@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import numpy as np
 from latentzoo.benchmarks.report import mark, number, table
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
-from latentzoo.models.language.errors import Note, UserError
+from latentzoo.models.language.errors import Note
 
 SUITE = "seconds an iteration against other libraries, in fresh processes"
 NUM_ROWS, NUM_COMPONENTS = 1_000_000, 16
@@ -69,8 +68,6 @@ def units(context: Context) -> Iterator[Unit]:
 
 def _compared(one: Comparison, context: Context) -> Iterator[Row]:
     """Yield both times and the median of their paired ratios, the processes A B A B."""
-    if find_spec(one.peer) is None:
-        raise UserError(f"{one.peer} is not installed: pip install 'latentzoo[bench]'")
     row = partial(Row, "speed", entry=one.entry, variant=one.variant)
     ours, peers = [], []
     for _ in range(NUM_PAIRS[context.quick]):

@@ -52,8 +52,8 @@ class Backend(Protocol):
     name: str
     ppl: Handle
 
-    def precision(self) -> AbstractContextManager[Any]:
-        """Open a context in which floats are float64."""
+    def precision(self, dtype: str = "float64") -> AbstractContextManager[Any]:
+        """Open a context in which floats are float64, as in proofs, or float32."""
 
     def latents(self, pair: Pair, params: Arrays, fixed: Fixed, seed: int) -> dict[str, Site]:
         """Return the latent sites of the guide; the parameters may be the library's arrays or NumPy's."""
@@ -81,6 +81,12 @@ class Backend(Protocol):
 
     def sampled(self, program: Callable[..., Any]) -> Callable[..., Any]:
         """Return the program with no site marked for enumeration."""
+
+    def tempered(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the program with a keyword more, `latent_weight`, that multiplies log p or log q of its latent sites.
+
+        Given to the model and to the guide it is the weight of the divergence in the ELBO.
+        """
 
     def draw(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int

@@ -43,11 +43,11 @@ class Backend:
     def __init__(self) -> None:
         self.ppl = numpyro_handle()
 
-    def precision(self) -> AbstractContextManager[Any]:
-        """Switch JAX to float64 inside the context, never globally."""
+    def precision(self, dtype: str = "float64") -> AbstractContextManager[Any]:
+        """Switch JAX to float64 inside the context, or to float32, never globally."""
         import jax
 
-        return jax.enable_x64(True)
+        return jax.enable_x64(dtype == "float64")
 
     def latents(self, pair: Pair, params: Arrays, fixed: Fixed, seed: int) -> dict[str, Site]:
         """Return the latent sites of the guide."""
@@ -132,6 +132,25 @@ class Backend:
                     msg["infer"] = {key: value for key, value in msg["infer"].items() if key != "enumerate"}
 
         return Sampled(program)
+
+    def tempered(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Scale the latent sites of the program, by a keyword of its own."""
+        from numpyro.primitives import Messenger
+
+        class Tempered(Messenger):
+            def __init__(self, weight: Array):
+                super().__init__(None)
+                self.weight = weight
+
+            def process_message(self, msg: Any) -> None:
+                if msg["type"] == "sample" and not msg["is_observed"]:
+                    msg["scale"] = self.weight if msg["scale"] is None else self.weight * msg["scale"]
+
+        def run(*args: Any, latent_weight: Array, **kwargs: Any) -> Any:
+            with Tempered(latent_weight):
+                return program(*args, **kwargs)
+
+        return run
 
     def draw(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int

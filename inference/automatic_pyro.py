@@ -38,8 +38,8 @@ class Backend:
         self.ppl = pyro_handle()
 
     @contextmanager
-    def precision(self) -> Iterator[None]:
-        """Leave torch's dtype as it is: precision follows from the arrays. One thread: the arrays are tiny."""
+    def precision(self, dtype: str = "float64") -> Iterator[None]:
+        """Leave torch's dtype as it is: precision follows from the arrays. One thread: they are small."""
         import torch
 
         before = torch.get_num_threads()
@@ -143,6 +143,25 @@ class Backend:
                 msg["infer"] = {key: value for key, value in msg["infer"].items() if key != "enumerate"}
 
         return Sampled()(program)
+
+    def tempered(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Scale the latent sites of the program, by a keyword of its own."""
+        from pyro.poutine.messenger import Messenger
+
+        class Tempered(Messenger):
+            def __init__(self, weight: Array):
+                super().__init__()
+                self.weight = weight
+
+            def _pyro_sample(self, msg: Any) -> None:
+                if not msg["is_observed"]:
+                    msg["scale"] = self.weight * msg["scale"]
+
+        def run(*args: Any, latent_weight: Array, **kwargs: Any) -> Any:
+            with Tempered(latent_weight):
+                return program(*args, **kwargs)
+
+        return run
 
     def draw(
         self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int

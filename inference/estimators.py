@@ -19,8 +19,10 @@ van Hoof & Welling 2019; (4) Burda, Grosse & Salakhutdinov 2016, and Tucker, Law
 relaxed categories: Jang, Gu & Poole 2017, and Maddison, Mnih & Teh 2017.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -181,14 +183,19 @@ class Score:
 
     def _running(self, particles: Particles, cost: Array) -> Array:
         """Return the mean of earlier steps, zero at the first. memory: their weighted sum, and the sum of weights."""
-        memory = particles.memory
-        if memory is None:
-            raise UserError("a running baseline needs a loss or a fit that remembers it from step to step")
+        memory = _remembered(particles, "a running baseline")
         xp = particles.ppl.xp
         mean = cost.mean()
         here = xp.stack([mean, xp.zeros_like(mean) + 1.0])
         particles.memory = self.decay * memory + (1.0 - self.decay) * here
         return xp.where(memory[1] > 0, memory[0] / xp.where(memory[1] > 0, memory[1], memory[1] + 1.0), memory[0])
+
+
+def _remembered(particles: Particles, what: str) -> Array:
+    """Return what is kept from step to step."""
+    if particles.memory is None:
+        raise UserError(f"{what} needs a loss or a fit that remembers it from step to step")
+    return particles.memory
 
 
 def _score_function(
@@ -276,28 +283,49 @@ class Relaxed:
     Categorical ones that it hands to `ppl.nn.one_hot`. The KL divergence of the categories is exact. The value is no
     bound.
     temperature: of the relaxation; the lower, the smaller its bias and the larger its variance.
+    final_temperature: which it falls to within num_steps steps, by the same factor in each; None: it stays.
     """
 
     temperature: float = 0.5
-    remembers = False
+    final_temperature: float | None = None
+    num_steps: int = 1
 
     def __post_init__(self) -> None:
         contract.check_number("temperature", self.temperature, above=0.0)
+        if self.final_temperature is not None:
+            contract.check_number("final_temperature", self.final_temperature, above=0.0)
+        contract.check_whole("num_steps", self.num_steps)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the steps are counted."""
+        return self.final_temperature is not None
 
     def __call__(self, particles: Particles) -> Array:
         """Return the mean relaxed objective of the particles."""
-        return particles.bound(particles.draw(self._relaxation)).mean()
+        temperature = self.temperature if self.final_temperature is None else self._fallen(particles)
+        return particles.bound(particles.draw(partial(self._relaxation, temperature))).mean()
 
-    def _relaxation(self, noise: Array, logits: Array) -> Array:
-        return gumbel_softmax(noise, logits, self.temperature)
+    def _fallen(self, particles: Particles) -> Array:
+        """Return the temperature of this step. memory: the number of steps so far, and nothing."""
+        memory = _remembered(particles, "a temperature that falls")
+        part = particles.ppl.xp.clip(memory[0] / self.num_steps, 0.0, 1.0)
+        particles.memory = memory + 1.0
+        assert self.final_temperature is not None
+        return self.temperature * particles.ppl.xp.exp(part * math.log(self.final_temperature / self.temperature))
+
+    @staticmethod
+    def _relaxation(temperature: Array, noise: Array, logits: Array) -> Array:
+        return gumbel_softmax(noise, logits, temperature)
 
 
 @dataclass(frozen=True)
 class StraightThrough(Relaxed):
     """One-hot draws with the gradient of relaxed ones: the value estimates the bound, the gradient is biased."""
 
-    def _relaxation(self, noise: Array, logits: Array) -> Array:
-        return straight_through(noise, logits, self.temperature)
+    @staticmethod
+    def _relaxation(temperature: Array, noise: Array, logits: Array) -> Array:
+        return straight_through(noise, logits, temperature)
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------
@@ -347,7 +375,7 @@ def loss(
         weights and baselines of their own.
     max_plate_nesting: of the programs; for Pyro, found by running them when it is not given.
 
-    A running baseline needs `SVI(model, loss.remembering(guide), ...)`.
+    One that remembers, as a running baseline does, needs `SVI(model, loss.remembering(guide), ...)`.
     """
     contract.check_whole("num_particles", num_particles)
     return home(library).Loss(named(estimator), num_particles, tuple(rows), max_plate_nesting)

@@ -1,50 +1,29 @@
 """`fit`: every method of every model, through one call."""
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import ModuleType
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import numpy as np
 
 from latentzoo.inference import alpha, ascent, coordinate_ascent, deep, exact, importance, mcmc, svi
-from latentzoo.inference.automatic import backend
-from latentzoo.inference.posterior import (
-    OwnGuide,
-    bound_by_draws,
-    has_log_predictive,
-    log_predictive,
-    own_guide,
-    start_values,
-)
+from latentzoo.inference.checkpoint import Checkpoint
+from latentzoo.inference.posterior import OwnGuide, bound_by_draws, own_guide, start_values
 from latentzoo.inference.progress import progress as progress_bar
 from latentzoo.inference.registry import Entry
 from latentzoo.inference.relabel import aligned
 from latentzoo.inference.result import Fit, Restart, versions
-from latentzoo.inference.run import Run, Step, Trace, drive, label
+from latentzoo.inference.run import Record, Run, Step, Trace, drive
+from latentzoo.inference.task import Method, Task, task_of
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
-from latentzoo.models.language.errors import Note, UserError, choose
+from latentzoo.models.language.errors import Note, UserError
 from latentzoo.models.language.ppl import Library
 
-# Where each method is: a module with `Settings`, `NUM_STEPS` and `LIBRARIES`.
-HOMES: dict[str, ModuleType] = {
-    "cavi": coordinate_ascent,
-    "em": coordinate_ascent,
-    "map": coordinate_ascent,
-    "ascent": ascent,
-    "alpha": alpha,
-    "exact": exact,
-    "moments": exact,
-    "mle": exact,
-    "svi": svi,
-    "nuts": mcmc,
-}
-PATIENCE = 5  # steps without a better score of the validation data, after which a run stops
-# A method of the user's own: (zoo, data, prior, params) -> the parameters after each step, or after the only one.
-Method = Callable[[Entry, Any, Any, Params], Iterator[Params] | Params]
+MOST_DRAWS = 100_000  # times rows, of the bound of a deep model where its run ended
 
 
 def fit(
@@ -62,6 +41,7 @@ def fit(
     tol: float = 1e-8,
     max_seconds: float | None = None,
     validation: Any = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     keep_history: bool = False,
     progress: bool = True,
     **options: Any,
@@ -86,8 +66,11 @@ def fit(
     max_seconds: a run stops there, likewise; compilation is not counted.
     num_restarts: runs from different starts; the best is kept and all are reported. One with a flaw, such as a
         component that collapsed on a point, is the best only where all have one.
-    validation: data whose log predictive density is watched: a run stops when 5 steps in a row have not raised it, and
-        the parameters of the step, and the restart, where it was highest are kept.
+    validation: data whose log predictive density is watched, or of a deep model its bound: a run stops when 5 steps in
+        a row (of a deep model `patience` steps) have not raised it, and the parameters of the step, and the restart,
+        where it was highest are kept.
+    checkpoint: a file that SVI writes every few seconds. Where it exists, the run goes on from it, and ends as it would
+        have ended without a break, to the bit. It stays until you remove it, beside the one before it.
     tol: a run has converged when its bound rises by less than this part of itself.
     keep_history: keep the parameters of every step in `fit.history`.
     progress: draw a bar with the time left.
@@ -98,7 +81,7 @@ def fit(
     ------
     UserError: a value that cannot be used, by its name.
     """
-    task = _task(zoo, data, method, prior, library, seed, num_steps, tol, max_seconds, validation, options)
+    task = task_of(zoo, data, method, prior, library, seed, num_steps, tol, max_seconds, validation, options)
     contract.check_whole("num_restarts", num_restarts)
     if guide is not None and task.home is not svi:
         raise UserError(f"guide= is for method='svi': {task.name} has none")
@@ -107,14 +90,19 @@ def fit(
     start = task.start(seed)
     first = start if init is None else _start(zoo, init, start, own=guide is not None)
     task = task._replace(given=None if init is None else first)
+    if checkpoint is not None and (task.home is not svi or num_restarts > 1 or keep_history):
+        raise UserError("checkpoint= is for method='svi', from one start and without its history: leave it out")
     if task.home is mcmc:
         return _sampled(task, first, num_restarts, progress)
     own = None
     if guide is not None:
         where = task.library or "numpyro"
         own = own_guide(zoo, where, guide, partial(start_values, zoo, task.data, task.prior, first, seed))
-    resumed = init.state if isinstance(init, Fit) and init.label == task.label else None
-    return _climbed(task, first, own, dict(resumed or {}), num_restarts, keep_history, progress)
+    resumed = init.state if isinstance(init, Fit) and init.label == task.label else {}
+    saved = (
+        None if checkpoint is None else Checkpoint(checkpoint, zoo, own is not None, task.identity(first, own, resumed))
+    )
+    return _climbed(task, first, own, dict(resumed), saved, num_restarts, keep_history, progress)
 
 
 def best_seed(zoo: Entry, data: Any, prior: Any, num_starts: int, seed: int) -> int:
@@ -130,100 +118,6 @@ def best_seed(zoo: Entry, data: Any, prior: Any, num_starts: int, seed: int) -> 
     return _seeds(seed, num_starts)[best]
 
 
-# --- what is asked for ------------------------------------------------------------------------------------------------
-
-
-class _Task(NamedTuple):
-    """A fit that is asked for, all of it checked.
-
-    home: of the method; None of one of the user's own. given: the parameters that the user gave to start from.
-    """
-
-    zoo: Entry
-    data: Any
-    prior: Any
-    name: str
-    own: Method | None
-    home: ModuleType | None
-    settings: Any
-    library: Library | None
-    seed: int
-    num_steps: int
-    tol: float
-    max_seconds: float | None
-    validation: Any
-    given: Params | None = None
-
-    @property
-    def label(self) -> str:
-        return label(self.name, self.library)
-
-    def start(self, seed: int) -> Params:
-        """Return where the method starts from, by default."""
-        return self.zoo.start(self.data, self.prior, seed, self.zoo.methods[0] if self.own else self.name)
-
-    def score(self, params: Params) -> float:
-        """Return the log predictive density of the validation data."""
-        return float(log_predictive(self.zoo, self.validation, self.prior, params).sum())
-
-    def flaw(self, params: Params) -> str:
-        """Return why the parameters are no honest optimum, where the model can tell."""
-        find = getattr(self.zoo.closed_form, "flaw", None)
-        return find(params, self.data, self.prior, self.zoo.spec) if find and self.home is coordinate_ascent else ""
-
-
-def _task(
-    zoo: Entry,
-    data: Any,
-    method: str | Method | None,
-    prior: Any,
-    library: Library | None,
-    seed: int,
-    num_steps: int | None,
-    tol: float,
-    max_seconds: float | None,
-    validation: Any,
-    options: dict[str, Any],
-) -> _Task:
-    """Check all that a method is asked with."""
-    contract.check_whole("seed", seed, least=0)
-    contract.check_number("tol", tol, least=0.0)
-    if max_seconds is not None:
-        contract.check_number("max_seconds", max_seconds, above=0.0)
-    own = method if callable(method) else None
-    if callable(method):
-        name, home, settings = getattr(method, "__name__", type(method).__name__), None, None
-        contract.check_keywords(options, (), f"option of {name}")
-    else:
-        name = choose(method or zoo.methods[0], zoo.methods, f"method of {zoo.name}")
-        home = HOMES[name]
-        settings = contract.make_spec(home.Settings, options)
-    num_steps = getattr(home, "NUM_STEPS", coordinate_ascent.NUM_STEPS) if num_steps is None else num_steps
-    contract.check_whole("num_steps", num_steps, least=mcmc.LEAST_DRAWS if home is mcmc else 1)
-    deep.check_by_hand(zoo)
-    data = zoo.check(data)
-    prior = zoo.prior(data) if prior is None else zoo.check_prior(prior, data)
-    if validation is not None:
-        if home is not coordinate_ascent or not has_log_predictive(zoo):
-            raise UserError(
-                f"validation= is for EM and CAVI with an exact predictive density: {zoo.name} {name} has none"
-            )
-        validation = zoo.check_like(validation, data)
-    library = _library(name, home, library)
-    if library is not None:
-        backend(library)  # its import is no part of any run's time
-    prior = zoo.prior_for(name, prior)
-    return _Task(zoo, data, prior, name, own, home, settings, library, seed, num_steps, tol, max_seconds, validation)
-
-
-def _library(name: str, home: ModuleType | None, library: Library | None) -> Library | None:
-    """Return the library that a method runs in: the one that is asked for, else its first."""
-    known = home.LIBRARIES if home else ()
-    if not known and library is not None:
-        raise UserError(f"library is {library!r}: {name} needs none, leave it out")
-    return cast(Library, choose(library or known[0], known, "library")) if known else None
-
-
 def _start(zoo: Entry, init: Params | Fit, like: Params, own: bool) -> Params:
     """Return the parameters to start from, checked. own: the guide is not the model's, whose parameters it may lack."""
     if isinstance(init, Fit) and (init.guide or init.chains):
@@ -237,15 +131,18 @@ def _start(zoo: Entry, init: Params | Fit, like: Params, own: bool) -> Params:
 
 
 def _climbed(
-    task: _Task,
+    task: Task,
     first: Params,
     guide: OwnGuide | None,
     state: dict[str, np.ndarray],
+    checkpoint: Checkpoint | None,
     num_restarts: int,
     keep_history: bool,
     progress: bool,
 ) -> Fit:
     """Run a method from each start and keep the best."""
+    saved = None if checkpoint is None else checkpoint.read(first)
+    state, record = (state, Record()) if saved is None else saved
     runs: list[Run] = []
     bounds: list[tuple[float, float]] = []
     states: list[dict[str, np.ndarray]] = []
@@ -259,14 +156,18 @@ def _climbed(
                     num_steps=task.num_steps,
                     max_seconds=task.max_seconds,
                     bound=lambda params: task.zoo.elbo(params, task.data, task.prior),
-                    score=None if task.validation is None else task.score,
-                    patience=PATIENCE,
+                    score=task.score,
+                    patience=task.patience,
                     keep_history=keep_history,
-                    report=partial(_report, update, restart * task.num_steps),
+                    report=partial(_report, update, task, restart, kept, checkpoint),
+                    record=record,
                 )
             )
+            if checkpoint is not None:
+                checkpoint.write_now(kept, record)
+            record = Record()
             bounds.append(_bound(task, guide, runs[-1]))
-            states.append(kept)
+            states.append(svi.at_rest(kept))
     restarts = tuple(
         Restart(elbo, run.converged, int(run.trace.step[-1]), run.params, task.flaw(run.params), _known(run.score))
         for run, (elbo, _) in zip(runs, bounds, strict=True)
@@ -319,14 +220,14 @@ def _seeds(seed: int, num_restarts: int) -> list[int]:
     return [seed, *map(int, others)]
 
 
-def _starts(task: _Task, first: Params, num_restarts: int) -> Iterator[tuple[int, Params]]:
+def _starts(task: Task, first: Params, num_restarts: int) -> Iterator[tuple[int, Params]]:
     """Yield the seed and the start of each restart: the first, and seeded ones."""
     for restart, seed in enumerate(_seeds(task.seed, num_restarts)):
         yield seed, task.start(seed) if restart else first
 
 
 def _steps(
-    task: _Task, guide: OwnGuide | None, start: Params, seed: int, state: dict[str, np.ndarray]
+    task: Task, guide: OwnGuide | None, start: Params, seed: int, state: dict[str, np.ndarray]
 ) -> Iterator[Step]:
     """Return the steps of the method; SVI goes on from the state, where it has one, and keeps it up to date."""
     zoo, data, prior = task.zoo, task.data, task.prior
@@ -365,26 +266,40 @@ def _own_steps(found: Iterator[Params] | Params) -> Iterator[Step]:
         yield Step(number, params, number)
 
 
-def _bound(task: _Task, guide: OwnGuide | None, run: Run) -> tuple[float, float]:
+def _bound(task: Task, guide: OwnGuide | None, run: Run) -> tuple[float, float]:
     """Return the bound where a run ended, with its Monte Carlo error: hand-derived for the model's own guide."""
     if guide is not None:
         where = task.library or "numpyro"
         return bound_by_draws(task.zoo, where, guide, task.data, task.prior, run.params, task.seed)
     if task.home is svi and not task.zoo.is_exact:
-        return deep.bound(task.zoo, task.data, task.prior, run.params, seed=task.seed)
+        num_draws = int(np.clip(MOST_DRAWS // (contract.num_rows(task.data) or 1), 2, deep.BOUND_DRAWS))
+        return deep.bound(task.zoo, task.data, task.prior, run.params, num_draws=num_draws, seed=task.seed)
     if task.home is svi:  # its trace has estimates
         return task.zoo.elbo(run.params, task.data, task.prior), 0.0
     return run.elbo, 0.0
 
 
-def _report(update: Callable[[int, str], None], before: int, step: int, elbo: float) -> None:
-    update(before + step, f"ELBO {elbo:.6g}")
+def _report(
+    update: Callable[[int, str], None],
+    task: Task,
+    restart: int,
+    state: dict[str, np.ndarray],
+    checkpoint: Checkpoint | None,
+    record: Record,
+) -> None:
+    """Move the bar, by steps or by seconds, whichever is nearer to its limit; write a checkpoint where one is due."""
+    number, elbo, seconds, _ = record.columns[-1]
+    part = max(number / task.num_steps, seconds / (task.max_seconds or np.inf))
+    rate = f", {number / seconds:.3g} steps a second" if seconds > 0.0 else ""
+    update(int((restart + min(part, 1.0)) * task.num_steps), f"ELBO {elbo:.6g}{rate}")
+    if checkpoint is not None:
+        checkpoint.write(state, record)
 
 
 # --- samplers ---------------------------------------------------------------------------------------------------------
 
 
-def _sampled(task: _Task, first: Params, num_restarts: int, progress: bool) -> Fit:
+def _sampled(task: Task, first: Params, num_restarts: int, progress: bool) -> Fit:
     """Run a sampler; its chains are its restarts."""
     if num_restarts != 1:
         raise UserError(f"num_restarts is {num_restarts}: {task.name} has chains instead, num_chains=")

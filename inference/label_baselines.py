@@ -180,18 +180,16 @@ def pseudo_labels(
 
     Raises
     ------
-    UserError: scikit-learn is not installed, the arrays do not fit, a label is of no class, or no row has one.
+    UserError: the arrays do not fit, a label is of no class, or no row has one.
     """
+    from sklearn.cluster import KMeans
+
     codes, label = _checked(codes, label, num_classes)
     num_clusters = num_classes if num_clusters is None else num_clusters
     check_whole("num_clusters", num_clusters)
     check_whole("seed", seed, least=0)
     if num_clusters > len(codes):
         raise UserError(f"num_clusters is {num_clusters}: there are {len(codes)} rows, take no more clusters than rows")
-    try:
-        from sklearn.cluster import KMeans
-    except ImportError as error:
-        raise UserError("pseudo_labels needs scikit-learn: pip install 'latentzoo[bench]'") from error
     centres = KMeans(num_clusters, n_init=10, random_state=seed).fit(codes).cluster_centers_
     votes = np.zeros((num_clusters, num_classes))
     known = label >= 0

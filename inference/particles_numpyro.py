@@ -234,7 +234,7 @@ class Loss(ELBO):
         memory = params.pop(MEMORY, None)
         if self._estimator.remembers and memory is None:
             raise UserError(
-                "a running baseline needs a guide that remembers it: SVI(model, loss.remembering(guide), ...)"
+                "an estimator that remembers needs a guide that does: SVI(model, loss.remembering(guide), ...)"
             )
         pair = Pair(model, guide, args, kwargs, self._nesting)
         plan = Plan(pair, self.num_particles, self._rows, params_of(pair.model, args, kwargs))

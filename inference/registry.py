@@ -234,7 +234,10 @@ class Entry:
         return self._start(data, self.prior_for(method, prior), seed, self.is_point(method))
 
     def _start(self, data: Any, prior: Any, seed: int, point: bool) -> Params:
-        return self.guide_room.init(data, prior, self.spec, np.random.default_rng(seed), point)
+        rng = np.random.default_rng(seed)
+        first = self.guide_room.init(data, prior, self.spec, rng, point)
+        informed = getattr(self.closed_form, "start", None)
+        return first if informed is None or data is self._empty else informed(first, data, prior, self.spec, rng)
 
     def elbo(self, params: Params, data: Any, prior: Any) -> float:
         """Return the hand-derived ELBO at checked arguments, in nats, every constant kept; of a deep model by draws."""
@@ -428,7 +431,7 @@ class Entry:
         """The plate over the rows of the data, where the model has one."""
         return self.model_room.ROWS
 
-    @property
+    @functools.cached_property
     def _empty(self) -> Any:
         return self.Data(*(None,) * len(self.Data._fields))
 

@@ -5,6 +5,7 @@ last step.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,47 @@ class Run(NamedTuple):
     history: tuple[Params, ...]
 
 
+@dataclass
+class Record:
+    """How far a run has come: all that the loop needs to go on with it.
+
+    columns: a row of the trace for each step told of. best: the step whose parameters are kept, with its score; where
+    there is no score, the last. since: the number of rows when it was found. converged: what the last step said of it.
+    """
+
+    columns: list[tuple[float, float, float, float]] = field(default_factory=list)
+    best: tuple[float, float, Step] | None = None
+    since: int = 0
+    converged: str = ""
+    running: float = 0.0
+    compiling: float = 0.0
+
+    def take(self, step: Step, elbo: float, worth: float | None, watch: Stopwatch) -> None:
+        """Take in a step, its bound, and what its parameters are worth: without a score, more than all before."""
+        self.running, self.compiling, self.converged = watch.running, watch.compiling, step.converged
+        self.columns.append((step.number, elbo, watch.running, step.gradients))
+        worth = float(step.number) if worth is None else float(np.nan_to_num(worth, nan=-np.inf))
+        if self.best is None or worth > self.best[0]:
+            self.best, self.since = (worth, elbo, step), len(self.columns)
+
+    def verdict(self, num_steps: int, max_seconds: float | None, patience: int) -> tuple[bool, str]:
+        """Return whether the run has converged, and why it ends here; no reason where it goes on."""
+        if self.best is None:
+            return False, ""
+        number, elbo, seconds, _ = self.columns[-1]
+        if not np.isfinite(elbo):
+            return False, f"the bound is {elbo} at step {number:.0f}"
+        if self.converged:
+            return True, self.converged
+        if number >= num_steps:
+            return False, f"num_steps = {num_steps} came first"
+        if max_seconds is not None and seconds >= max_seconds:
+            return False, f"max_seconds = {max_seconds:g} came first"
+        if len(self.columns) - self.since >= patience:
+            return True, f"the score of held-out data was highest at step {self.best[2].number}"
+        return False, ""
+
+
 def drive(
     steps: Iterator[Step],
     *,
@@ -69,7 +111,8 @@ def drive(
     score: Callable[[Params], float] | None = None,
     patience: int = 1,
     keep_history: bool = False,
-    report: Callable[[int, float], None] = lambda step, elbo: None,
+    report: Callable[[Record], None] = lambda record: None,
+    record: Record | None = None,
 ) -> Run:
     """Take steps until the method has converged, or one of the limits comes first.
 
@@ -81,50 +124,29 @@ def drive(
     score: of parameters, off the clock: those of the highest are returned, and the run stops early when `patience`
         steps in a row have not been better; without one, those of the last step are.
     keep_history: keep the parameters of every step.
-    report: called with each step and its bound.
+    report: called after each step with how far the run has come.
+    record: of an earlier part of the run, which this one goes on.
 
     Raises
     ------
     UserError: the method takes no step.
     """
-    watch = Stopwatch()
-    columns: list[tuple[int, float, float, float]] = []
+    record = Record() if record is None else record
+    watch = Stopwatch(record.running, record.compiling)
     history: list[Params] = []
-    best: tuple[float, float, Step] | None = None
-    while True:
+    while not (verdict := record.verdict(num_steps, max_seconds, patience))[1]:
         with watch:
             step = next(steps, None)
         if step is None:
-            converged, reason = True, ITS_END
+            verdict = True, ITS_END
             break
         elbo = bound(step.params) if step.elbo is None else step.elbo
-        columns.append((step.number, elbo, watch.running, step.gradients))
+        record.take(step, elbo, score(step.params) if score else None, watch)
         if keep_history:
             history.append(step.params)
-        report(step.number, elbo)
-        worth = float(np.nan_to_num(score(step.params), nan=-np.inf)) if score else float(step.number)
-        if best is None or worth > best[0]:
-            best, since = (worth, elbo, step), len(columns)
-        converged, reason = _verdict(step, elbo, watch.running, num_steps, max_seconds)
-        if not reason and len(columns) - since >= patience:
-            converged, reason = True, f"the score of held-out data was highest at step {best[2].number}"
-        if reason:
-            break
-    if best is None:
+        report(record)
+    if record.best is None:
         raise UserError("the method came to its end: it has taken no step")
-    trace = Trace(*(np.array(column) for column in zip(*columns, strict=True)))
-    worth, elbo, step = best
-    return Run(step.params, elbo, worth if score else np.nan, trace, watch.compiling, converged, reason, tuple(history))
-
-
-def _verdict(step: Step, elbo: float, seconds: float, num_steps: int, max_seconds: float | None) -> tuple[bool, str]:
-    """Return whether the run has converged, and why it ends here; no reason where it goes on."""
-    if not np.isfinite(elbo):
-        return False, f"the bound is {elbo} at step {step.number}"
-    if step.converged:
-        return True, step.converged
-    if step.number >= num_steps:
-        return False, f"num_steps = {num_steps} came first"
-    if max_seconds is not None and seconds >= max_seconds:
-        return False, f"max_seconds = {max_seconds:g} came first"
-    return False, ""
+    trace = Trace(*(np.array(column) for column in zip(*record.columns, strict=True)))
+    worth, elbo, best = record.best
+    return Run(best.params, elbo, worth if score else np.nan, trace, record.compiling, *verdict, tuple(history))

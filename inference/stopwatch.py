@@ -13,8 +13,8 @@ class Stopwatch:
     JAX compiles a function when it is first called and says how long that took; Pyro compiles nothing.
     """
 
-    def __init__(self) -> None:
-        self.running = self.compiling = 0.0
+    def __init__(self, running: float = 0.0, compiling: float = 0.0) -> None:
+        self.running, self.compiling = running, compiling
 
     def __enter__(self) -> "Stopwatch":
         _listen()

@@ -6,7 +6,8 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,33 +48,47 @@ def load(path: str | os.PathLike[str], *, guide: Any = None, data: Any = None) -
     UserError: there is no such file, it is not a fit that this version can read, or it needs its guide.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        summary = json.loads(str(arrays.pop("summary")))
+    with reading(path, "is not a fit that latentzoo saved, or it is damaged"):
+        arrays, summary = read_arrays(path)
         if summary["format"] != FORMAT:
             raise UserError(f"{path} has format {summary['format']!r}: this version reads {FORMAT}")
         fit = _rebuild(path, summary, arrays, guide)
         return fit if data is None else dataclasses.replace(fit, data=fit.entry.check(data))
+
+
+@contextmanager
+def reading(path: Path, damaged: str) -> Iterator[None]:
+    """Say of a file that is not there, or cannot be read as what it should be, so in one line."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except _DAMAGED as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is not a fit that latentzoo saved, or it is damaged") from error
+        raise UserError(f"{path} {damaged}") from error
+
+
+def read_arrays(path: Path, most_bytes: float = float("inf")) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of a file of ours and its description, which together take so much memory at most."""
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        if sum(member.file_size for member in file.zip.infolist()) > most_bytes:
+            raise ValueError("its arrays are larger than they can be")
+        arrays = {name: file[name] for name in file.files}
+    return arrays, json.loads(str(arrays.pop("summary")))
 
 
 def _rebuild(path: Path, summary: dict[str, Any], arrays: dict[str, np.ndarray], guide: Any) -> Fit:
     spec = {name: tuple(value) if isinstance(value, list) else value for name, value in summary["spec"].items()}
     entry = get(summary["model"], **spec)
-    draws, stats = _below("chains.draws", arrays), _below("chains.stats", arrays)
-    params = functools.partial(_params, entry, summary["guide"] is not None, bool(draws))
-    trace = Trace(**_below("trace", arrays))
+    draws, stats = below("chains.draws", arrays), below("chains.stats", arrays)
+    params = functools.partial(params_of, entry, summary["guide"] is not None, bool(draws))
+    trace = Trace(**below("trace", arrays))
     if any(column.ndim != 1 or not column.size or column.shape != trace.step.shape for column in trace):
         raise ValueError("the trace of the bound is no table of numbers")
     return Fit(
         entry=entry,
-        prior=entry.check_prior(contract.from_leaves(entry.Prior, _below("prior", arrays), "prior")),
+        prior=entry.check_prior(contract.from_leaves(entry.Prior, below("prior", arrays), "prior")),
         params=params(arrays),
         method=summary["method"],
         library=summary["library"],
@@ -85,27 +100,28 @@ def _rebuild(path: Path, summary: dict[str, Any], arrays: dict[str, np.ndarray],
         converged=summary["converged"],
         reason=summary["reason"],
         restarts=tuple(
-            Restart(**run, params=params(_below(f"restarts.{index}", arrays)))
+            Restart(**run, params=params(below(f"restarts.{index}", arrays)))
             for index, run in enumerate(summary["restarts"])
         ),
         versions=summary["versions"],
         guide=None if summary["guide"] is None else _guide(path, entry, summary, guide),
         chains=_chains(draws, stats, summary) if draws else None,
-        state=_below("state", arrays),
+        state=below("state", arrays),
         data=None if entry.has_rows else entry.check(None),
-        shared=entry.Data(**shared) if (shared := _below("shared", arrays)) else None,
+        shared=entry.Data(**shared) if (shared := below("shared", arrays)) else None,
     )
 
 
-def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with this prefix and a point, by the rest of their names."""
     return {name.removeprefix(f"{prefix}."): array for name, array in arrays.items() if name.startswith(f"{prefix}.")}
 
 
-def _params(entry: Entry, own: bool, sampled: bool, arrays: dict[str, np.ndarray]) -> Params:
+def params_of(entry: Entry, own: bool, sampled: bool, arrays: dict[str, np.ndarray]) -> Params:
     """Return the parameters of the model, checked; those of another guide are a dict by the names of their sites."""
     theta = {name: leaf for name, leaf in arrays.items() if name.startswith("theta.")}
     if own or sampled:
-        return Params(entry.params(theta).theta if theta else None, _below("phi", arrays) if own else None)
+        return Params(entry.params(theta).theta if theta else None, below("phi", arrays) if own else None)
     return entry.check_params(entry.params(arrays))
 
 

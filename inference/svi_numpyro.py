@@ -1,15 +1,16 @@
 """NumPyro's SVI in blocks of steps, each a scan that is compiled once: `SVI.run` costs several times that."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from latentzoo.inference.automatic import backend
 from latentzoo.inference.automatic_numpyro import QUICKLY
-from latentzoo.inference.svi import BLOCK, Problem, Start
-from latentzoo.models.language.contract import Params, as_numpy, take_rows
+from latentzoo.inference.svi import Block, Problem, Start, check_state
+from latentzoo.models.language.contract import Params, as_numpy, map_leaves, take_rows
 
 
 class Stepper:
@@ -18,29 +19,30 @@ class Stepper:
     def __init__(self, problem: Problem, begin: Start):
         import jax
 
-        self._auto = backend("numpyro")
-        with self._auto.precision():
+        self._auto, self._dtype, self._block = backend("numpyro"), problem.dtype, begin.block
+        with self._precision():
             self._svi, start, self._advance = _compiled(problem)
-            self._args = begin.args
-            data, *others = begin.args
-            batch = data if problem.total_rows is None else take_rows(data, slice(0, 1))
-            self._state = start(jax.random.PRNGKey(begin.seed), batch, *others)
+            data, *self._others = (self._arrays(tree) for tree in begin.args)
+            self._data = data if problem.total_rows is None else None
+            self._state = start(jax.random.PRNGKey(begin.seed), data, *self._others)
             if begin.state is not None:
                 self._restore(begin.state)
 
-    def advance(self, rates: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-        """Take a step at each of the learning rates; a block that is not full is filled up with steps not taken."""
-        size = len(rates)
-        taken = np.arange(BLOCK) < size
-        padded = None if rows is None else rows[np.minimum(np.arange(BLOCK), size - 1)]
-        with self._auto.precision():
-            rates = np.where(taken, np.resize(rates, BLOCK), 0.0)
-            self._state, losses = self._advance(self._state, (rates, taken, padded), *self._args)
-            return as_numpy(losses)[:size]
+    def advance(self, block: Block) -> np.ndarray:
+        """Take the steps; a block that is not full is filled up with steps not taken."""
+        size, taken = len(block.rates), np.arange(self._block) < len(block.rates)
+        with self._precision():
+            rates, weights = (
+                np.where(taken, np.resize(each, self._block), 0.0).astype(self._dtype)
+                for each in (block.rates, block.weights)
+            )
+            which = (rates, weights, taken, np.arange(self._block))
+            self._state, losses = self._advance(self._state, which, block.batches, self._data, *self._others)
+            return as_numpy(losses)[:size].astype(np.float64)
 
     def values(self) -> dict[str, np.ndarray]:
         """Return the constrained value of each `param` site."""
-        with self._auto.precision():
+        with self._precision():
             return {name: as_numpy(value) for name, value in self._svi.get_params(self._state).items()}
 
     def state(self) -> dict[str, np.ndarray]:
@@ -49,12 +51,19 @@ class Stepper:
 
         return {f"numpyro.{index}": as_numpy(leaf) for index, leaf in enumerate(jax.tree.leaves(self._state))}
 
-    def _restore(self, state: dict[str, np.ndarray]) -> None:
+    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
         import jax
 
         leaves, tree = jax.tree.flatten(self._state)
-        kept = [self._auto.ppl.array(state[f"numpyro.{index}"]) for index in range(len(leaves))]
-        self._state = jax.tree.unflatten(tree, kept)
+        names = [f"numpyro.{index}" for index in range(len(leaves))]
+        check_state(state, dict(zip(names, leaves, strict=True)))
+        self._state = jax.tree.unflatten(tree, [self._auto.ppl.array(state[name]) for name in names])
+
+    def _arrays(self, tree: Any) -> Any:
+        return map_leaves(lambda _, leaf: self._auto.ppl.array(leaf), tree)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return self._auto.precision(self._dtype)
 
 
 @functools.lru_cache(maxsize=16)
@@ -68,14 +77,14 @@ def _compiled(problem: Problem) -> tuple[Any, Callable[..., Any], Callable[..., 
     optimiser = {"adam": optax.adam, "sgd": optax.sgd}[problem.optimiser]
     transformation = optax.inject_hyperparams(optimiser)(learning_rate=0.0)
     loss = problem.zoo.loss.numpyro(num_particles=problem.num_particles, estimator=problem.estimator)
-    guide = problem.guide if problem.estimator is None else loss.remembering(problem.guide)
-    svi = SVI(problem.zoo.model.numpyro, guide, transformation, loss)
+    model, guide = problem.programs("numpyro")
+    svi = SVI(model, guide if problem.estimator is None else loss.remembering(guide), transformation, loss)
 
-    def advance(state: Any, steps: Any, data: Any, prior: Any, params: Params) -> Any:
+    def advance(state: Any, steps: Any, batches: Any, data: Any, prior: Any, params: Params) -> Any:
         def one(state: Any, step: Any) -> Any:
-            rate, taken, rows = step
-            batch = data if rows is None else take_rows(data, rows)
-            moved, loss = svi.update(_at_rate(state, rate), batch, prior, params, **problem.kwargs)
+            rate, weight, taken, index = step
+            batch = data if batches is None else take_rows(batches, index)
+            moved, loss = svi.update(_at_rate(state, rate), batch, prior, params, **problem.keywords(weight))
             # The guide of a user may mix precisions: each number of the state keeps its own.
             return jax.tree.map(lambda new, old: jnp.where(taken, new, old).astype(old.dtype), moved, state), loss
 
@@ -84,7 +93,7 @@ def _compiled(problem: Problem) -> tuple[Any, Callable[..., Any], Callable[..., 
     def start(key: Any, *args: Any) -> Any:
         # A weakly typed number would become a strong one in the first block, which would then be compiled twice.
         return jax.tree.map(
-            lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), svi.init(key, *args, **problem.kwargs)
+            lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), svi.init(key, *args, **problem.keywords(1.0))
         )
 
     return svi, jax.jit(start, compiler_options=QUICKLY), jax.jit(advance)

@@ -1,14 +1,14 @@
 """Pyro's SVI, step by step, in a parameter store and a random state of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from latentzoo.inference.automatic import backend
-from latentzoo.inference.svi import Problem, Start
-from latentzoo.models.language.contract import as_numpy, take_rows
+from latentzoo.inference.svi import Block, Problem, Start, check_state
+from latentzoo.models.language.contract import as_numpy, map_leaves, take_rows
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")  # what torch's Adam keeps of a parameter
 
@@ -21,34 +21,37 @@ class Stepper:
         import torch
 
         self._auto, self._problem = backend("pyro"), problem
-        self._data, self._prior, self._params = begin.args
+        self._data, self._prior, self._params = map(self._arrays, begin.args)
         self._rate = 0.0
         optimiser = {"adam": pyro.optim.Adam, "sgd": pyro.optim.SGD}[problem.optimiser]
         self._optimiser = optimiser(lambda *_: {"lr": self._rate})
         self._loss = problem.zoo.loss.pyro(num_particles=problem.num_particles, estimator=problem.estimator)
-        self._svi = pyro.infer.SVI(problem.zoo.model.pyro, problem.guide, self._optimiser, self._loss)
+        self._model, self._guide = problem.programs("pyro")
+        self._svi = pyro.infer.SVI(self._model, self._guide, self._optimiser, self._loss)
         self._store: dict[str, Any] | None = None
         self._random = torch.Generator().manual_seed(begin.seed).get_state()
         self._first = begin.state
 
-    def advance(self, rates: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-        """Take a step at each of the learning rates."""
+    def advance(self, block: Block) -> np.ndarray:
+        """Take the steps."""
         with self._private():
             if self._first is not None:
-                self._rate = float(rates[0])
-                self._restore(self._first, self._batch(rows, 0))
+                self._rate = float(block.rates[0])
+                self._restore(self._first)
                 self._first = None
-            return np.array([self._step(float(rate), self._batch(rows, index)) for index, rate in enumerate(rates)])
+            return np.array([self._step(block, index) for index in range(len(block.rates))])
 
-    def _batch(self, rows: np.ndarray | None, index: int) -> Any:
-        return self._data if rows is None else take_rows(self._data, rows[index])
-
-    def _step(self, rate: float, batch: Any) -> float:
-        self._rate = rate
+    def _step(self, block: Block, index: int) -> float:
+        self._rate = float(block.rates[index])
         for optimiser in self._optimiser.optim_objs.values():
             for group in optimiser.param_groups:
-                group["lr"] = rate
-        return float(self._svi.step(batch, self._prior, self._params, **self._problem.kwargs))
+                group["lr"] = self._rate
+        batch = self._data if block.batches is None else self._arrays(take_rows(block.batches, index))
+        keywords = self._problem.keywords(float(block.weights[index]))
+        return float(self._svi.step(batch, self._prior, self._params, **keywords))
+
+    def _arrays(self, tree: Any) -> Any:
+        return map_leaves(lambda _, leaf: self._auto.ppl.array(leaf), tree)
 
     def values(self) -> dict[str, np.ndarray]:
         """Return the constrained value of each `param` site."""
@@ -77,15 +80,17 @@ class Stepper:
         estimator = self._problem.estimator
         return estimator is not None and estimator.remembers
 
-    def _restore(self, state: dict[str, np.ndarray], batch: Any) -> None:
+    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Put parameters, optimisers and random numbers back to where they were."""
         import pyro
         import torch
         from pyro import poutine
 
-        args, kwargs = (batch, self._prior, self._params), self._problem.kwargs
-        guide = poutine.trace(self._problem.guide).get_trace(*args, **kwargs)  # registers the parameters
-        poutine.trace(poutine.replay(self._problem.zoo.model.pyro, guide)).get_trace(*args, **kwargs)
+        args, keywords = (self._data, self._prior, self._params), self._problem.keywords(1.0)
+        guide = poutine.trace(self._guide).get_trace(*args, **keywords)  # registers the parameters
+        poutine.trace(poutine.replay(self._model, guide)).get_trace(*args, **keywords)
+        found = {f"pyro.value.{name}": leaf.detach() for name, leaf in pyro.get_param_store()._params.items()}
+        check_state(state, {"pyro.random": self._random, **found})
         waiting = {}
         for name, leaf in pyro.get_param_store()._params.items():
             leaf.data.copy_(torch.from_numpy(state[f"pyro.value.{name}"]))
@@ -103,7 +108,7 @@ class Stepper:
         import pyro
         import torch
 
-        with self._auto.precision(), torch.random.fork_rng(devices=[]):
+        with self._auto.precision(self._problem.dtype), torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random)
             with pyro.get_param_store().scope(self._store) as self._store:
                 yield

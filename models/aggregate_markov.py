@@ -321,8 +321,8 @@ def default_data(spec: Spec, **options: Any) -> Reading:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_text("\n".join(_sentences("\n\n".join(topics.values()))), encoding="utf-8")
-        data, summary, num_left_out = read(path, spec, **options)
-    return Reading(data, summary.replace(str(path), name), num_left_out)
+        reading = read(path, spec, **options)
+    return reading._replace(summary=reading.summary.replace(str(path), name))
 
 
 def _sentences(text: str) -> Iterator[str]:

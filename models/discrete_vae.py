@@ -61,10 +61,10 @@ class Spec(DeepSpec):
         return self.num_latents * self.num_states
 
 
-# Rows of features and their files are those of every autoencoder without labels.
+# Rows of features and their files are those of every autoencoder that knows no labels.
 Data = features.Data
 check_data, options_like = features.check_data, features.options_like
-read, write = features.read, features.write
+read, write, default_data = features.read, features.write, features.default_data
 
 
 class Prior(NamedTuple):
@@ -95,7 +95,7 @@ def model(ppl: Handle, data: Data, prior: Prior, theta: Theta, spec: Spec) -> Da
         states = draw_code(ppl, ppl.xp.log(prior.probs), spec)
         output = decoded(ppl, spec, theta.decoder, one_hot(ppl, states, spec, prior.probs[..., :1, 0]))
         seen = observed(ppl, spec.likelihood, output, noise_scale(ppl, prior, theta))
-        return Data(ppl.sample("x", seen, obs=data.x), data.columns)
+        return Data(ppl.sample("x", seen, obs=data.x), data.label, data.columns)
 
 
 def draw_code(ppl: Handle, logits: Float[Any, "*rows num_latents num_states"], spec: Spec) -> list[Any]:

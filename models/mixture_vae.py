@@ -61,10 +61,10 @@ class Spec(DeepSpec):
         return code_size(self.num_latents) + (self.num_components if self.assignment == "amortised" else 0)
 
 
-# Rows of features and their files are those of every autoencoder without labels.
+# Rows of features and their files are those of every autoencoder that knows no labels.
 Data = features.Data
 check_data, options_like = features.check_data, features.options_like
-read, write = features.read, features.write
+read, write, default_data = features.read, features.write, features.default_data
 
 
 class Prior(NamedTuple):
@@ -107,7 +107,7 @@ def model(ppl: Handle, data: Data, prior: Prior, theta: Theta, spec: Spec) -> Da
         latent = ppl.sample("latent", around.to_event(1))
         output = decoded(ppl, spec, theta.decoder, latent)
         seen = observed(ppl, spec.likelihood, output, noise_scale(ppl, prior, theta))
-        return Data(ppl.sample("x", seen, obs=data.x), data.columns)
+        return Data(ppl.sample("x", seen, obs=data.x), data.label, data.columns)
 
 
 def dims(spec: Spec) -> dict[str, tuple[str, ...]]:

@@ -16,7 +16,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from latentzoo.models.language.contract import Constraint, Reading, missing, optional, positive, shared, simplex
+from latentzoo.models.language.contract import (
+    Constraint,
+    Reading,
+    missing,
+    optional,
+    positive,
+    shared,
+    simplex,
+    take_rows,
+)
 from latentzoo.models.language.deep import (
     DeepSpec,
     check_features,
@@ -29,13 +38,15 @@ from latentzoo.models.language.deep import (
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.networks import Layer
 from latentzoo.models.language.ppl import ENUMERATE, RULED_OUT, Handle
-from latentzoo.models.language.words import pack
-from latentzoo.models.readers.labelled import read_labelled, write_labelled
+from latentzoo.models.readers.idx import Part
+from latentzoo.models.readers.labelled import NONE
+from latentzoo.models.readers.rows import Options, digits, read_rows, some_labels, write_rows
 from latentzoo.models.readers.table import names_of
 
 MAX_PLATE_NESTING = 1
 ROWS = ("rows",)
 MOST_CLASSES = 1000
+DIGITS_LABELLED = 100  # labels that are kept of the data that the model brings
 
 not_negative = Constraint("0 or more, and finite", lambda x: np.isfinite(x) & (x >= 0))
 
@@ -144,7 +155,7 @@ def exchangeable(prior: Prior, spec: Spec) -> str | None:
 def check_data(data: Data, spec: Spec) -> None:
     """Raise `UserError` where a value is none that the likelihood knows, or a label is of no class."""
     if data.x is not None:
-        check_features(np.asarray(data.x), spec.likelihood)
+        check_features(data.x, spec.likelihood)
     if data.label is not None and (wrong := np.asarray(data.label) >= spec.num_classes).any():
         row = int(np.flatnonzero(wrong)[0])
         known = f"a label is from 0 to {spec.num_classes - 1}, or -1 where it is missing"
@@ -170,26 +181,66 @@ def read(
     *,
     columns: tuple[str, ...] | None = None,
     label: str | None = None,
+    x: str | None = None,
+    part: Part = "train",
+    threshold: float | None = None,
+    num_labelled: int | None = None,
+    label_seed: int = 0,
     on_bad: Literal["error", "skip"] = "error",
 ) -> Reading:
-    """Read a table in CSV; return it with one line on what was read and what was left out.
+    """Read a table in CSV, images in IDX or NPZ, or a folder of MNIST's; return them with a line on what was read.
 
-    columns: the names of the features, in the order wanted; without them, every column of numbers but the labels.
-    label: the name of the column of labels: whole numbers from 0, a cell empty where there is none. Without it, the
-        column "label"; where the file has none, no row has a label.
-    on_bad: "error" refuses a file with cells that are no finite numbers or no labels, "skip" leaves their rows out and
+    columns: the names of the features of a table, in the order wanted; without them, every column of numbers but the
+        labels.
+    label: the name of the column, or of the array of an NPZ file, that holds labels: whole numbers from 0, a cell empty
+        and a number -1 where there is none. Without it, "label"; where there is none, no row has a label.
+    x: the name of the array of an NPZ file that holds the features; without it "x", or the only one with rows.
+    part: of the data set in a folder; with "train", the other one is kept apart to measure the fit on.
+    threshold: a feature above it becomes 1, any other 0.
+    num_labelled: keep so many labels, spread evenly over the classes, and hide the others; without it, keep them all.
+    label_seed: the same seed, the same labels.
+    on_bad: "error" refuses a table with cells that are no finite numbers or no labels, "skip" leaves their rows out and
         says so.
     """
-    table = read_labelled(path, spec.num_classes, columns=columns, label=label, on_bad=on_bad)
-    report = table.report
-    return Reading(Data(table.x, table.label, pack(table.columns)), str(report), report.num_rows - report.num_kept)
+    options = Options(columns, label, x, part, threshold, on_bad)
+    reading = read_rows(Data, path, options, spec.num_classes)
+    test = None if reading.test is None else _with_labels(reading.test)
+    return _hidden(reading._replace(data=_with_labels(reading.data), test=test), num_labelled, label_seed)
+
+
+def default_data(
+    spec: Spec, *, num_labelled: int | None = DIGITS_LABELLED, label_seed: int = 0, **options: Any
+) -> Reading:
+    """Return scikit-learn's images of the digits below num_classes, of which 100 keep their labels.
+
+    A tenth, every tenth row, is kept apart with all its labels: what the labels that are hidden are guessed as is
+    measured on it.
+    """
+    found = digits(Data, spec.num_classes, **options)
+    apart = np.arange(len(found.data.x)) % 10 == 0
+    reading = found._replace(data=take_rows(found.data, ~apart), test=take_rows(found.data, apart))
+    return _hidden(reading, num_labelled, label_seed)
+
+
+def _with_labels(data: Data) -> Data:
+    """Return data in which a row has the label -1 where there were none at all."""
+    return data if data.label is not None else data._replace(label=np.full(len(data.x), NONE))
+
+
+def _hidden(reading: Reading, num_labelled: int | None, seed: int) -> Reading:
+    """Return what was read with so many labels left."""
+    if num_labelled is None:
+        return reading
+    label = some_labels(reading.data.label, num_labelled, seed)
+    summary = f"{reading.summary}, of which {num_labelled:,} are kept"
+    return reading._replace(data=reading.data._replace(label=label), summary=summary)
 
 
 def write(data: Data, path: str | PathLike[str], spec: Spec) -> None:
-    """Write a table in the CSV that `read` reads without options: the column of labels is the last."""
-    write_labelled(path, data.x, data.label, names_of(data, data.x.shape[1]))
+    """Write what `read` reads without options: NPZ where the name ends so, else a table in CSV."""
+    write_rows(data, path)
 
 
 def options_like(data: Data) -> dict[str, Any]:
-    """Return the options with which another file is read as these data were: the same columns, in the same order."""
-    return {} if data.columns is None else {"columns": names_of(data)}
+    """Return the options with which another file is read as these data were: the same columns, and all its labels."""
+    return {"num_labelled": None} | ({} if data.columns is None else {"columns": names_of(data)})

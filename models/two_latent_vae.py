@@ -53,10 +53,10 @@ class Spec(DeepSpec):
             raise UserError(f"num_first is {self.num_first}: it must be from 1 to {MOST_LATENTS:,}")
 
 
-# Rows of features and their files are those of every autoencoder without labels.
+# Rows of features and their files are those of every autoencoder that knows no labels.
 Data = features.Data
 check_data, options_like = features.check_data, features.options_like
-read, write = features.read, features.write
+read, write, default_data = features.read, features.write, features.default_data
 
 
 class Prior(NamedTuple):
@@ -87,7 +87,7 @@ def model(ppl: Handle, data: Data, prior: Prior, theta: Theta, spec: Spec) -> Da
         second = ppl.sample("second", standard_normal(ppl, spec.num_latents, prior.noise_scale))
         output = decoded(ppl, spec, theta.decoder, ppl.xp.concatenate([first, second], -1))
         seen = observed(ppl, spec.likelihood, output, noise_scale(ppl, prior, theta))
-        return Data(ppl.sample("x", seen, obs=data.x), data.columns)
+        return Data(ppl.sample("x", seen, obs=data.x), data.label, data.columns)
 
 
 def dims(spec: Spec) -> dict[str, tuple[str, ...]]:

@@ -50,10 +50,10 @@ class Spec(DeepSpec):
     networks: OwnNetworks | None = None
 
 
-# Rows of features and their files are those of every autoencoder without labels.
+# Rows of features and their files are those of every autoencoder that knows no labels.
 Data = features.Data
 check_data, options_like = features.check_data, features.options_like
-read, write = features.read, features.write
+read, write, default_data = features.read, features.write, features.default_data
 
 
 class Prior(NamedTuple):
@@ -82,7 +82,7 @@ def model(ppl: Handle, data: Data, prior: Prior, theta: Theta, spec: Spec) -> Da
         latent = ppl.sample("latent", standard_normal(ppl, spec.num_latents, prior.noise_scale))
         output = decode(ppl, theta.decoder, latent, spec)
         seen = observed(ppl, spec.likelihood, output, noise_scale(ppl, prior, theta))
-        return Data(ppl.sample("x", seen, obs=data.x), data.columns)
+        return Data(ppl.sample("x", seen, obs=data.x), data.label, data.columns)
 
 
 def decode(ppl: Handle, decoder: Layers, latent: Any, spec: Spec) -> Any:

@@ -45,6 +45,7 @@ from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.mixture_vae import Phi
 from latentzoo.inference.backward import backward, forward
+from latentzoo.inference.clustered_start import clustered_start
 from latentzoo.inference.clusters import scores
 from latentzoo.inference.codes import LOG_2PI, Gaussian, log_likelihood, mean, noise_gradient, noise_scale, seen
 from latentzoo.inference.divergences import kl_diagonal_normal
@@ -54,6 +55,7 @@ from latentzoo.models.mixture_vae import Data, Prior, Spec, Theta
 
 METHODS = ("svi",)
 PROOF = "common noise"
+start = clustered_start  # from data: the random start of the guide is for simulation
 
 Array = Any
 

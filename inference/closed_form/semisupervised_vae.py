@@ -36,6 +36,7 @@ from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.semisupervised_vae import Phi
 from latentzoo.inference import label_baselines
+from latentzoo.inference.accumulate import chunks
 from latentzoo.inference.backward import Tape, backward, forward
 from latentzoo.inference.codes import (
     Gaussian,
@@ -54,6 +55,7 @@ from latentzoo.models.semisupervised_vae import Data, Prior, Spec, Theta
 
 METHODS = ("svi",)
 PROOF = "common noise"
+CHUNK_ROWS = 4096  # that are classified together
 BASELINE_ROWS = 5000  # that simpler models are fitted to at most
 BASELINE_STEPS = 200
 
@@ -219,11 +221,12 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
 
 def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
     """Return the part of the rows with a label whose most probable class it is; nothing where no row has one."""
-    labels = classified(params, data, spec)
-    if not labels.has_one.any():
-        return {}
-    right = data.label == labels.log_softmax.argmax(0)
-    return {"num_labelled": float(labels.has_one.sum()), "accuracy": float(right[labels.has_one].mean())}
+    total = right = 0.0
+    for part in chunks(data, CHUNK_ROWS):
+        labels = classified(params, part, spec)
+        total += float(labels.has_one.sum())
+        right += float((part.label == labels.log_softmax.argmax(0))[labels.has_one].sum())
+    return {"num_labelled": total, "accuracy": right / total} if total else {}
 
 
 def baselines(params: Params, fitted: Data, data: Data, validation: Data | None, spec: Spec) -> dict[str, float]:

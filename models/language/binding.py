@@ -4,12 +4,13 @@ The bound callable registers each array of its parameters as the library's own `
 (`theta.decoder.0.weight`, `phi.loc_mean`): real-valued, so that both libraries optimise the same numbers.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from latentzoo.models.language.contract import Params, map_leaves
+from latentzoo.models.language.contract import Params, leaves, map_leaves
 from latentzoo.models.language.errors import UserError, choose
 from latentzoo.models.language.ppl import LIBRARIES, Handle, Library, handle
 
@@ -48,7 +49,7 @@ class Bound:
         UserError: the parameter store holds a parameter of this name that was first made from other values.
         """
         ppl = handle("pyro", num_rows=num_rows, total_rows=total_rows)
-        return self._run(ppl, data, prior, params, self._stored_param)
+        return self._run(ppl, _as_precise(data, params, ppl), prior, params, self._stored_param)
 
     def numpyro(
         self,
@@ -104,3 +105,20 @@ class Bound:
                 "call pyro.clear_param_store() before you start from new ones"
             )
         return param
+
+
+def _as_precise(data: Any, params: Params | None, ppl: Handle) -> Any:
+    """Return data whose floats are as wide as those of the parameters: torch multiplies no matrices of two types."""
+    import torch
+
+    tensors = map_leaves(lambda _, leaf: ppl.array(leaf), params)
+    types = {leaf.dtype for leaf in leaves(tensors).values() if leaf.is_floating_point()}
+    if not types:
+        return data
+    widest = functools.reduce(torch.promote_types, types)
+
+    def convert(_: str, leaf: Any) -> Any:
+        tensor = ppl.array(leaf)
+        return tensor.to(widest) if tensor.is_floating_point() else tensor
+
+    return map_leaves(convert, data)

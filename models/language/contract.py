@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import numpy as np
 
 from latentzoo.models.language.errors import UserError, choose
+from latentzoo.models.language.stream import Stream, blocks
 
 
 class Params(NamedTuple):
@@ -25,11 +26,15 @@ class Params(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a reader returns: the data, one line on what was read, and how many rows were left out."""
+    """What a reader returns: the data, one line on what was read, and how many rows were left out.
+
+    test: data that the source itself keeps apart to measure a fit on; None where it has none.
+    """
 
     data: Any
     summary: str
     num_left_out: int
+    test: Any = None
 
 
 class Action(NamedTuple):
@@ -324,16 +329,25 @@ def _checked(value: Any, field: Field, name: str, spec: Any, sizes: dict[str, in
             raise UserError(f"{name} is a {type(value).__name__}: give a dict of arrays")
         one = field._replace(table=False)
         return {key: _checked(array, one, f"{name}.{key}", spec, sizes) for key, array in value.items()}
-    array = _array(value, field, name)
+    array = value if isinstance(value, Stream) else _array(value, field, name)
     _check_shape(array.shape, field, name, spec, sizes)
     for constraint in field.constraints:
-        good = constraint.good(array)
-        if not np.all(good):
-            where = tuple(int(i) for i in np.argwhere(~np.broadcast_to(good, array.shape))[0])
-            at = f"[{', '.join(map(str, where))}]" if where else ""
-            raise UserError(f"{name}{at} is {array[where]:g}: it must be {constraint.words}")
+        _check_values(array, constraint, name)
     # An array of another library stays one: the closed forms take their namespace from it.
     return value if hasattr(value, "__array_namespace__") and not isinstance(value, np.ndarray) else array
+
+
+def _check_values(array: np.ndarray | Stream, constraint: Constraint, name: str) -> None:
+    """Raise `UserError` that names the first value which does not fulfil a constraint."""
+    if constraint is finite and isinstance(array, Stream) and np.isfinite(array.extremes).all():
+        return  # found once, and kept
+    for start, block in blocks(array):
+        good = constraint.good(block)
+        if not np.all(good):
+            where = tuple(int(i) for i in np.argwhere(~np.broadcast_to(good, block.shape))[0])
+            place = (start + where[0], *where[1:]) if where else ()
+            at = f"[{', '.join(map(str, place))}]" if where else ""
+            raise UserError(f"{name}{at} is {block[where]:g}: it must be {constraint.words}")
 
 
 def _array(value: Any, field: Field, name: str) -> np.ndarray:

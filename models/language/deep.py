@@ -11,6 +11,7 @@ from latentzoo.models.language import networks
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.networks import Chain, Layers
 from latentzoo.models.language.ppl import Handle
+from latentzoo.models.language.stream import Stream, blocks, extremes, variance
 
 Likelihood = Literal["bernoulli", "gaussian", "learned_gaussian"]
 Posterior = Literal["diagonal", "full"]
@@ -99,13 +100,16 @@ def noise_scale(ppl: Handle, prior: Any, theta: Any) -> Any:
     return prior.noise_scale if theta.noise_log_scale is None else ppl.xp.exp(theta.noise_log_scale)
 
 
-def check_features(x: Float[np.ndarray, "rows features"], likelihood: Likelihood) -> None:
+def check_features(x: Float[np.ndarray, "rows features"] | Stream, likelihood: Likelihood) -> None:
     """Raise `UserError` that names the first value which the likelihood does not know."""
-    if likelihood == "bernoulli" and (wrong := (x < 0.0) | (x > 1.0)).any():
-        row, column = (int(index) for index in np.argwhere(wrong)[0])
-        value = x[row, column]
-        cure = "scale or binarise the data, or take likelihood='gaussian'"
-        raise UserError(f"data.x[{row}, {column}] is {value:g}: a Bernoulli value is from 0 to 1; {cure}")
+    low, high = extremes(x)
+    if likelihood != "bernoulli" or (low >= 0.0 and high <= 1.0):
+        return
+    for start, block in blocks(x):
+        for row, column in np.argwhere((block < 0.0) | (block > 1.0))[:1]:
+            value = f"data.x[{start + row}, {column}] is {block[row, column]:g}"
+            cure = "scale or binarise the data, or take likelihood='gaussian'"
+            raise UserError(f"{value}: a Bernoulli value is from 0 to 1; {cure}")
 
 
 # --- codes ------------------------------------------------------------------------------------------------------------
@@ -149,7 +153,7 @@ def num_features(data: Any, spec: DeepSpec) -> int:
 
 def default_noise(x: Any) -> Any:
     """Return half the standard deviation of the features, over all of them; 0.5 where there are none."""
-    spread = 1.0 if x is None else float(np.sqrt(np.var(np.asarray(x, dtype=np.float64), axis=0).mean()))
+    spread = 1.0 if x is None else float(np.sqrt(variance(x).mean()))
     return np.array(0.5 * (spread if spread > 0.0 else 1.0))
 
 

@@ -23,23 +23,25 @@ from latentzoo.models.readers.table import Table, TableReport, read_table, write
 
 LABEL = "label"  # the name of the column, unless the user says another
 NONE = -1  # the label of a row without one
+MOST_LABELS = 2**53  # from which on a float tells whole numbers no longer apart
 
 
 class LabelledTable(NamedTuple):
     """Rows of numbers with their labels, and the report on the file they come from.
 
-    x: the features. label: the class of each row, -1 where it has none. columns: the names of the features.
+    x: the features. label: the class of each row, -1 where it has none; None where there is no column of labels.
+    columns: the names of the features.
     """
 
     x: Float[np.ndarray, "rows features"]
-    label: Int[np.ndarray, "rows"]
+    label: Int[np.ndarray, "rows"] | None
     columns: tuple[str, ...]
     report: TableReport
 
 
 def read_labelled(
     path: str | PathLike[str],
-    num_classes: int,
+    num_classes: int | None,
     *,
     columns: Sequence[str] | None = None,
     label: str | None = None,
@@ -47,6 +49,8 @@ def read_labelled(
 ) -> LabelledTable:
     """Read the numbers and the labels of a CSV file, as `read_table` does those of a table.
 
+    num_classes: the number of classes; None where any whole number from 0 is one, and a column that is called "label"
+        and holds text is left out as other columns of text are.
     columns: the names of the features; without them every column of numbers but the labels.
     label: the name of the column of labels; without it "label", where there is one. No column, no labels.
     on_bad: rows with a cell that is missing or no finite number, or a label that is none, are refused or left out.
@@ -59,23 +63,29 @@ def read_labelled(
     name = _label_column(path, label)
     if name is None:
         table = read_table(path, columns=columns, on_bad=on_bad)
-        return LabelledTable(table.x, np.full(len(table.x), NONE), table.columns, table.report)
+        return LabelledTable(table.x, None, table.columns, table.report)
     if columns is not None and name in columns:
         raise UserError(f"columns names {name!r}, which holds the labels: leave it out, or name others with label=")
     asked = None if columns is None or isinstance(columns, str) else [*columns, name]
     table = read_table(path, columns=columns if asked is None else asked, on_bad=on_bad, missing=True)
+    if name not in table.columns and label is None and num_classes is None:
+        table = read_table(path, columns=columns, on_bad=on_bad)
+        return LabelledTable(table.x, None, table.columns, table.report)
     return _split(path, table, name, num_classes, columns is not None, on_bad)
 
 
 def write_labelled(
     path: str | PathLike[str],
     x: Float[np.ndarray, "rows features"],
-    label: Int[np.ndarray, "rows"],
+    label: Int[np.ndarray, "rows"] | None,
     columns: Sequence[str],
 ) -> None:
-    """Write a table that `read_labelled` reads back without options, bit for bit; the labels are its last column."""
+    """Write a table that `read_labelled` reads back without options, bit for bit; labels are its last column."""
     if LABEL in columns:
         raise UserError(f"columns has {LABEL!r}, as the column of labels is called: rename that feature")
+    if label is None:
+        write_table(path, x, columns)
+        return
     cells = np.where(np.asarray(label) == NONE, np.nan, label)
     write_table(path, np.concatenate([x, cells[:, None]], 1), [*columns, LABEL])
 
@@ -90,7 +100,7 @@ def _label_column(path: Path, asked: str | None) -> str | None:
     return LABEL if LABEL in header else None
 
 
-def _split(path: Path, table: Table, name: str, num_classes: int, by_name: bool, on_bad: str) -> LabelledTable:
+def _split(path: Path, table: Table, name: str, num_classes: int | None, by_name: bool, on_bad: str) -> LabelledTable:
     """Return the features and the labels of a table that has both, without the rows that cannot be used."""
     if name not in table.columns:
         reason = table.report.columns_left_out[name]
@@ -102,8 +112,9 @@ def _split(path: Path, table: Table, name: str, num_classes: int, by_name: bool,
         raise UserError(f"{path} has no column of numbers beside the labels in {name!r}: there are no features")
     label = table.x[:, table.columns.index(name)]
     reasons = {f"{table.columns[place]} missing": lacking[:, place] for place in features}
-    is_class = (label >= 0) & (label < num_classes) & (np.floor(label) == label)
-    reasons[f"{name} no class from 0 to {num_classes - 1}"] = ~np.isnan(label) & ~is_class
+    is_class = (label >= 0) & (label < (num_classes or MOST_LABELS)) & (np.floor(label) == label)
+    classes = f"class from 0 to {num_classes - 1}" if num_classes else "whole number from 0"
+    reasons[f"{name} no {classes}"] = ~np.isnan(label) & ~is_class
     keep, report = _kept(path, table, reasons, on_bad)
     nothing = {each: "holds nothing" for place, each in enumerate(table.columns) if empty[place] and each != name}
     return LabelledTable(

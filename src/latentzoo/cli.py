@@ -157,6 +157,9 @@ def _prior(entry: "Entry") -> click.Option:
 
 
 VALIDATION = "a file on which EM or CAVI is watched: it stops when its density there no longer rises"
+WATCHED = "a file on which the bound is watched: the run stops when it no longer rises there"
+SPARED = "the part of the rows, drawn at random, that is spared for each of these two where no file is given"
+PART = click.FloatRange(0.0, 0.4)
 
 
 def _file(flag: str, text: str) -> click.Option:
@@ -236,7 +239,7 @@ class Task(NamedTuple):
     """What a fit begins with: the entry at its Spec, the data, a line on where they come from, what `--prior` says."""
 
     zoo: "Entry"
-    data: Any
+    rows: commands.Rows
     source: str
     assignments: tuple[str, ...]
 
@@ -258,9 +261,9 @@ class Inputs(NamedTuple):
         spec = options(entry.model_room.Spec)
         if not entry.has_rows:
             return cls(entry, [], [*spec, _prior(entry)])
-        what = "the file to read" + ("; again for each of several" if entry.reads_many_files else "")
+        what = "the file or folder to read" + ("; again for each of several" if entry.reads_many_files else "")
         what += "; without it, data that the model brings" if entry.has_default_data else "; without it, simulated data"
-        file = click.Option(["--data"], type=click.Path(exists=True, dir_okay=False), multiple=True, help=what)
+        file = click.Option(["--data"], type=click.Path(exists=True), multiple=True, help=what)
         return cls(entry, [file, *options(entry.reader)], [*spec, _prior(entry)])
 
     def task(self, seed: int, given: dict[str, Any]) -> Task:
@@ -276,11 +279,12 @@ class Inputs(NamedTuple):
 
 def settings(entry: "Entry") -> dict[str, list[click.Option]]:
     """Return the options of the settings of each method of a model, under the title of their part of the help."""
-    from latentzoo.inference.fit import HOMES
+    from latentzoo.inference.task import settings_of
 
-    homes = {id(HOMES[method]): HOMES[method] for method in entry.methods}.values()
-    titles = [", ".join(method for method in entry.methods if HOMES[method] is home) for home in homes]
-    found = {f"settings of {title}": options(home.Settings) for title, home in zip(titles, homes, strict=True)}
+    methods: dict[type, list[str]] = {}
+    for method in entry.methods:
+        methods.setdefault(settings_of(entry, method), []).append(method)
+    found = {f"settings of {', '.join(names)}": options(settings) for settings, names in methods.items()}
     return {title: section for title, section in found.items() if section}
 
 
@@ -289,26 +293,32 @@ def fit_command(entry: "Entry") -> click.Command:
     inputs, by_method = Inputs.of(entry), settings(entry)
     choice, first = click.Choice(entry.methods), entry.methods[0]
     method = [click.Option(["--method"], type=choice, default=first, show_default=True, help="how to fit")]
-    method += options(lz.fit, leave_out=("seed", "keep_history"))
+    method += options(lz.fit, leave_out=("seed", "checkpoint", "keep_history"))
     method += [
         click.Option(["--guide"], metavar="NAME", help="for svi, one of the library's AutoGuides: AutoNormal ...")
     ]
     chosen = [*method, *(option for group in by_method.values() for option in group)]
-    held_out = [_file("--validation", VALIDATION), _file("--test", "a file on which the fit is measured")]
+    watched = VALIDATION if entry.is_exact else WATCHED
+    held_out = [_file("--validation", watched), _file("--test", "a file on which the fit is measured")]
+    if not entry.is_exact:
+        held_out.append(click.Option(["--held-out"], type=PART, default=0.1, show_default=True, help=SPARED))
     held_out = held_out if entry.has_rows else []
 
     def run(out: Path, seed: int, **given: Any) -> None:
         task, reader = inputs.task(seed, given), inputs.reader(given)
         click.echo(task.source)
         others = {
-            what: commands.further(task.zoo, given.get(what), task.data, reader, what)
+            what: commands.further(task.zoo, given.get(what), task.rows.train, reader, what)
             for what in ("validation", "test")
         }
-        settings = given_of(given, chosen) | {"validation": others["validation"]}
-        fit = lz.fit(task.zoo, task.data, prior=task.prior(task.data), seed=seed, **settings)
+        found = {what: data for what, data in others.items() if data is not None}
+        rows = commands.parted(task.rows._replace(**found), given.get("held_out", 0.0), seed)
+        settings = given_of(given, chosen) | {"validation": rows.validation}
+        checkpoint = commands.checkpoint(task.zoo, settings, out)
+        fit = lz.fit(task.zoo, rows.train, prior=task.prior(rows.train), seed=seed, checkpoint=checkpoint, **settings)
         click.echo(commands.result(fit))
-        test = None if others["test"] is None else commands.tested(fit, others["test"], others["validation"])
-        commands.write_fit(fit, out, task.source, test)
+        commands.write_fit(fit, out, task.source, rows)
+        commands.remove_checkpoint(out)
 
     text = (
         "Fit the model and write fit.npz (latentzoo.load reads it), fit.json (numbers and settings),"
@@ -347,7 +357,7 @@ def compare_command(entry: "Entry") -> click.Command:
         if reference:
             choose(reference, names, "reference among --methods")
         task = inputs.task(seed, given)
-        train, test, split = commands.split(task.data, given["held_out"], seed)
+        train, test, split = commands.split(task.rows.train, given["held_out"], seed)
         click.echo(f"{task.source}; {split}")
         prior, starts = task.prior(train), given["num_starts"]
         fits = commands.fits(task.zoo, train, prior, names, starts, seed, given_of(given, chosen))

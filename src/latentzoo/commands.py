@@ -3,7 +3,7 @@
 import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
@@ -42,21 +42,44 @@ def _only_once(name: str, found: dict[str, Any], option: str) -> None:
         raise UserError(f"{option} gives {name} twice: give it once")
 
 
+class Rows(NamedTuple):
+    """The data of a fit: what is fitted, what is watched meanwhile, and what the fit is measured on; None: no such."""
+
+    train: Any
+    validation: Any = None
+    test: Any = None
+
+
 def rows(
     zoo: "Entry", paths: tuple[str, ...], seed: int, reader: dict[str, Any], prior: tuple[str, ...]
-) -> tuple[Any, str]:
+) -> tuple[Rows, str]:
     """Return the data to fit, read by these options of the reader or simulated, and one line on what they are."""
     if not zoo.has_rows:
-        return zoo.check(None), f"{zoo.name} observes nothing: there are no data"
+        return Rows(zoo.check(None)), f"{zoo.name} observes nothing: there are no data"
     if len(paths) > 1 and not zoo.reads_many_files:
         raise UserError(f"--data is given {len(paths)} times: a fit is of one file")
     if paths or zoo.has_default_data:
         reading = zoo.reading((paths if zoo.reads_many_files else paths[0]) if paths else None, **reader)
-        return reading.data, reading.summary
+        return Rows(reading.data, test=reading.test), reading.summary
     if reader:
         raise UserError(f"--{next(iter(reader)).replace('_', '-')} is for a file: name one with --data")
     data, _ = zoo.simulate(seed=seed, prior=zoo.prior(**prior_fields(zoo, prior)))
-    return data, f"no --data: simulated data of {zoo.name}, seed {seed}"
+    return Rows(data), f"no --data: simulated data of {zoo.name}, seed {seed}"
+
+
+def parted(given: Rows, part: float, seed: int) -> Rows:
+    """Spare a part of the rows for the test and for validation, where there are none of their own; say how many."""
+    from latentzoo.models.language import contract
+
+    found = given
+    for number, what in enumerate(("test", "validation")):
+        if getattr(found, what) is None and part > 0.0:
+            train, spared, _ = split(found.train, part, seed + number)
+            found = found._replace(train=train, **{what: spared})
+    if found is not given:
+        sizes = [0 if data is None else contract.num_rows(data) or 0 for data in found]
+        click.echo("{:,} rows to fit, {:,} to watch, {:,} to test".format(*sizes))
+    return found
 
 
 def further(zoo: "Entry", path: str | None, like: Any, reader: dict[str, Any], what: str) -> Any:
@@ -119,8 +142,8 @@ PART = "the part of the rows, drawn at random, that is not fitted and on which t
 
 def labels(zoo: "Entry") -> list[str]:
     """Return the methods of a model, one for each library that they run in."""
-    from latentzoo.inference.fit import HOMES
     from latentzoo.inference.run import label
+    from latentzoo.inference.task import HOMES
 
     return [label(method, library) for method in zoo.methods for library in HOMES[method].LIBRARIES or (None,)]
 
@@ -128,8 +151,8 @@ def labels(zoo: "Entry") -> list[str]:
 def usual(zoo: "Entry") -> list[str]:
     """Return the methods to compare where none are named: all, a sampler in its first library only, as it is slow."""
     from latentzoo.inference import mcmc
-    from latentzoo.inference.fit import HOMES
     from latentzoo.inference.run import label
+    from latentzoo.inference.task import HOMES
 
     slow = {label(method, name) for method in zoo.methods if HOMES[method] is mcmc for name in mcmc.LIBRARIES[1:]}
     return [each for each in labels(zoo) if each not in slow]
@@ -166,14 +189,15 @@ def fits(
     """Fit by each method from one start; each takes those of the settings that it has."""
     from dataclasses import fields
 
-    from latentzoo.inference.fit import HOMES, best_seed
+    from latentzoo.inference.fit import best_seed
+    from latentzoo.inference.task import settings_of
 
     best = best_seed(zoo, data, prior, num_starts, seed)
     found = dict[str, "Fit"]()
     for label in methods:
         method, _, name = label.partition("-")
         library = cast("Library | None", name or None)
-        known = {field.name for field in fields(HOMES[method].Settings)} | set(LIMITS)
+        known = {field.name for field in fields(settings_of(zoo, method))} | set(LIMITS)
         taken = {name: value for name, value in given.items() if name in known}
         click.echo(f"{label} ...")
         start = zoo.init(data, prior, best, method)
@@ -198,7 +222,7 @@ def write_comparison(comparison: "Comparison", fits: dict[str, "Fit"], out: Path
         comparison.plot().savefig(file, format="png", dpi=150, bbox_inches="tight")
     _wrote(out / "comparison.png", "picture")
     for label, fit in fits.items():
-        write_fit(fit, out / label, source)
+        write_fit(fit, out / label, source, Rows(fit.data))
 
 
 # --- one fit ----------------------------------------------------------------------------------------------------------
@@ -231,29 +255,53 @@ def _doubt(run: "Restart") -> str:
     return " (not converged)" if not run.converged else " (flawed)" if run.flaw else ""
 
 
-def tested(fit: "Fit", data: Any, validation: Any) -> dict[str, float]:
+def tested(fit: "Fit", rows: Rows) -> dict[str, float]:
     """Return how well a fit predicts data, and what simpler models do; say both."""
-    found, beside = fit.evaluate(data), fit.baselines(data, validation)
+    found, beside = fit.evaluate(rows.test), fit.baselines(rows.test, rows.validation)
     for title, each in {"test": found, "beside it": beside}.items():
         if each:
             click.echo(f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {x:,.6g}" for name, x in each.items()))
     return found | beside
 
 
-def write_fit(fit: "Fit", out: Path, source: str, test: dict[str, float] | None = None) -> None:
+def write_fit(fit: "Fit", out: Path, source: str, rows: Rows) -> None:
     """Write the fit, its numbers, pictures and posterior, each file whole or not at all, and say so for each."""
     out.mkdir(parents=True, exist_ok=True)
     _wrote(fit.save(out / "fit.npz"), "latentzoo.load reads it")
+    test = None if rows.test is None else tested(fit, rows)
     _wrote(_write_numbers(fit, out / "fit.json", source, test), "numbers and settings")
     if table := fit.describe():
         _wrote(_write_text(out / "table.txt", f"{table}\n"), "table")
     for name, text in fit.exports().items():
         _wrote(_write_text(out / name, text), "for other programs")
-    for picture in importlib.import_module("latentzoo.inference.pictures").save(fit, out):
+    for picture in importlib.import_module("latentzoo.inference.pictures").save(fit, out, rows.test):
         drawn = picture.suffix == ".png"
         _wrote(picture, "picture" if drawn else "a graph in DOT: Graphviz's `dot`, which is not installed, draws it")
     if not fit.is_point:
         _write_posterior(fit, out / "posterior.nc")
+
+
+CHECKPOINT = "checkpoint.npz"  # in the folder of a fit, while it runs
+
+
+def checkpoint(zoo: "Entry", settings: dict[str, Any], out: Path) -> Path | None:
+    """Return where a run writes its checkpoints, and goes on from them; None where it has none."""
+    from latentzoo.inference import svi
+    from latentzoo.inference.task import HOMES
+
+    if HOMES[settings.get("method", zoo.methods[0])] is not svi or settings.get("num_restarts", 1) > 1:
+        return None
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / CHECKPOINT).exists():
+        click.echo(f"going on from {out / CHECKPOINT}")
+    return out / CHECKPOINT
+
+
+def remove_checkpoint(out: Path) -> None:
+    """Remove the checkpoints of a run that has ended, whose fit is written."""
+    from latentzoo.inference.checkpoint import remove
+
+    remove(out / CHECKPOINT)
 
 
 def write_graphs(zoo: "Entry", out: Path) -> None:

@@ -143,14 +143,24 @@ def given_of(given: Mapping[str, Any], options: Iterable[click.Option]) -> dict[
 
 
 def descriptions(documented: Any, names: Iterable[str]) -> dict[str, str]:
-    """Return what a docstring says of each name: `a, b: text`, which goes on over lines until the next one."""
-    known, texts, current = set(names), dict[str, str](), list[str]()
-    for line in (inspect.getdoc(documented) or "").splitlines():
-        head, colon, text = line.strip().partition(": ")
+    """Return what a docstring says of each name: `a, b: text`, which goes on over lines until the next one.
+
+    What a class does not say of a name, the classes that it extends do.
+    """
+    known, texts = set(names), dict[str, str]()
+    for each in reversed(inspect.getmro(documented)) if isinstance(documented, type) else (documented,):
+        texts |= _described(inspect.cleandoc(each.__doc__ or ""), known)
+    return texts
+
+
+def _described(text: str, known: set[str]) -> dict[str, str]:
+    texts, current = dict[str, str](), list[str]()
+    for line in text.splitlines():
+        head, colon, rest = line.strip().partition(": ")
         heads = head.split(", ")
         if colon and known.issuperset(heads):
             current = heads
-            texts |= dict.fromkeys(heads, text)
+            texts |= dict.fromkeys(heads, rest)
         elif not line.strip():
             current = []
         else:

@@ -165,7 +165,6 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_the_command_writes_a_page_and_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("sklearn")
     assert main(["conformance", "-o", str(tmp_path)]) == 0  # although a verdict changed
     printed = capsys.readouterr().out
     assert "wrong, was right" in printed
@@ -191,7 +190,6 @@ def test_the_command_writes_a_page_and_the_numbers(tmp_path: Path, capsys: pytes
 
 @pytest.mark.usefixtures("toy")
 def test_the_suite_has_a_row_for_each_program_and_cell(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn")
     rows = [row for unit in conformance.units(None) for row in unit.work()]  # type: ignore[arg-type]
     assert [row.library for row in rows] == ["Pyro", "scikit-learn", "NumPyro", "JAX", "Pyro", "Pyro"]
     assert all(row.ok is None for row in rows)  # a fault of a library is no failure of the bench

@@ -8,14 +8,12 @@ import pytest
 
 from latentzoo.benchmarks import speed
 from latentzoo.benchmarks.runner import Context
-from latentzoo.models.language.errors import UserError
 
 
 @pytest.mark.parametrize("side", list(speed.SIDES))
 @pytest.mark.filterwarnings("ignore::latentzoo.models.language.errors.Note")
 @pytest.mark.filterwarnings("ignore:Best performing initialization did not converge")
 def test_either_side_runs(side, monkeypatch):
-    pytest.importorskip("sklearn")
     monkeypatch.setattr(speed, "NUM_ROWS", 2000)
     monkeypatch.setattr(speed, "NUM_BIGRAMS", 900)
     monkeypatch.setattr(speed, "NUM_WORDS", 80)
@@ -35,7 +33,6 @@ def test_both_sides_of_the_bigrams_compute_the_same(monkeypatch):
 
 
 def test_a_ratio_below_what_is_asked_does_not_hold(monkeypatch):
-    pytest.importorskip("sklearn")
     times = iter([0.10, 0.90, 0.10, 0.95, 0.10, 5.0])  # ratios 9, 9.5 and 50
     monkeypatch.setattr(speed, "_in_fresh_process", lambda side, seed: next(times))
     unit, _ = speed.units(Context(Path(), True, 0, {}))
@@ -43,13 +40,6 @@ def test_a_ratio_below_what_is_asked_does_not_hold(monkeypatch):
     assert rows[-1].value == pytest.approx(9.5)
     assert rows[-1].ok is False
     assert "9.5" in speed.section(rows, Path())
-
-
-def test_without_the_peer_the_unit_fails_in_one_line(monkeypatch):
-    monkeypatch.setattr(speed, "find_spec", lambda name: None)
-    unit, _ = speed.units(Context(Path(), True, 0, {}))
-    with pytest.raises(UserError, match="sklearn is not installed"):
-        list(unit.work())
 
 
 def test_a_process_that_fails_is_an_error():

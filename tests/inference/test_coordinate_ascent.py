@@ -121,7 +121,7 @@ def test_history_has_every_step(start: Start) -> None:
 
 def test_every_step_is_reported(start: Start) -> None:
     told: list[tuple[int, float]] = []
-    run = start.ascend(num_steps=5, report=lambda step, bound: told.append((step, bound)))
+    run = start.ascend(num_steps=5, report=lambda record: told.append(record.columns[-1][:2]))
     assert told == list(enumerate(run.trace.elbo, 1))
 
 

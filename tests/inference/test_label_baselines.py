@@ -1,7 +1,6 @@
 """The baselines of semi-supervised models against sums over all hidden states, autograd, scikit-learn and mistakes."""
 
 import itertools
-import sys
 
 import numpy as np
 import pytest
@@ -79,8 +78,6 @@ def test_the_gradient_of_the_network_is_the_slope_of_its_value(rng: np.random.Ge
 
 @pytest.mark.parametrize("fit", [baselines.labelled_only, baselines.classification_rbm, baselines.pseudo_labels])
 def test_clouds_that_are_far_apart_are_told_apart(rng: np.random.Generator, fit) -> None:
-    if fit is baselines.pseudo_labels:
-        pytest.importorskip("sklearn")
     x, label, truth = blobs(rng)
     model = fit(x, label, 3, seed=1)
     probs = model.predict(x)
@@ -98,7 +95,8 @@ def test_rows_without_a_label_change_nothing(rng: np.random.Generator, fit) -> N
 
 def test_a_network_without_hidden_layers_is_logistic_regression(rng: np.random.Generator) -> None:
     """scikit-learn's, whose C is one over the penalty, and whose intercept pays nothing either."""
-    linear_model = pytest.importorskip("sklearn.linear_model")
+    from sklearn import linear_model
+
     x, truth = rng.normal(size=(60, 2)), rng.integers(3, size=60)
     mine = baselines.labelled_only(x, truth, 3, hidden=(), penalty=2.0, num_steps=5000)
     peer = linear_model.LogisticRegression(C=0.5, tol=1e-10, max_iter=5000).fit(x, truth)
@@ -106,7 +104,6 @@ def test_a_network_without_hidden_layers_is_logistic_regression(rng: np.random.G
 
 
 def test_a_cluster_has_the_label_of_most_of_its_rows(rng: np.random.Generator) -> None:
-    pytest.importorskip("sklearn")
     codes = np.concatenate([np.full((10, 1), place) for place in (0.0, 10.0, 13.0)])
     label = np.full(30, -1)
     label[:3], label[10:13] = [0, 1, 1], [0, 0, 1]  # none in the third cloud, whose nearest is the second
@@ -158,9 +155,3 @@ def test_settings_out_of_range() -> None:
         assert words in str(raised.value)
     with pytest.raises(UserError, match="nothing to compare"):
         baselines.accuracies({}, np.array([-1, -1]))
-
-
-def test_k_means_without_scikit_learn_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    with pytest.raises(UserError, match="needs scikit-learn"):
-        baselines.pseudo_labels(X, [0, 1], 2)

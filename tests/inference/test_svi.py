@@ -7,6 +7,7 @@ import pytest
 
 import latentzoo as lz
 from latentzoo.inference import svi
+from latentzoo.inference.minibatches import Minibatches
 from latentzoo.models.language.contract import leaves
 from latentzoo.models.language.ppl import LIBRARIES
 
@@ -114,11 +115,13 @@ def test_minibatches_arrive_too(start: Start, library: Any) -> None:
 
 
 def test_minibatches_visit_every_row_as_often() -> None:
-    batches = svi._batches(10, 3, np.random.default_rng(0))
-    epochs = [np.concatenate([next(batches) for _ in range(3)]) for _ in range(200)]
+    data = lz.get("earthquakes").Data(np.zeros((10, 2)), np.ones(10))
+    batches = Minibatches(data, 3, seed=0)
+    epochs = batches.rows(0, 600).reshape(200, 9)
     assert all(len(set(epoch)) == 9 for epoch in epochs)
     counts = np.bincount(np.concatenate(epochs), minlength=10)
     assert counts.sum() == 1800
+    np.testing.assert_array_equal(batches.rows(7, 100), batches.rows(0, 200)[7:107])
     assert np.abs(counts - 180).max() < 5 * np.sqrt(200 * 0.9 * 0.1)  # each epoch leaves one of ten rows out
 
 

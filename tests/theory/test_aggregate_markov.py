@@ -526,7 +526,8 @@ def test_no_worse_than_matrix_factorisation(
 
     The bigrams' likelihood from a factorisation A ~ W H is that of W H with its rows scaled to sum to one.
     """
-    decomposition = pytest.importorskip("sklearn.decomposition")
+    from sklearn import decomposition
+
     zoo = lz.get("aggregate_markov", num_classes=8)
     data = shakespeare(zoo, data_folder, tmp_path / "text", num_lines)
     size = int(data.context.max())

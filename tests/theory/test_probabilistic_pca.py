@@ -317,7 +317,8 @@ def test_exact_is_that_of_scikit_learn(num_rows: int, num_features: int, num_lat
 
     With fewer rows than features it averages the noise over as many directions as there are rows: that is mended here.
     """
-    decomposition = pytest.importorskip("sklearn.decomposition")
+    from sklearn import decomposition
+
     of = problem(num_latents, num_rows=num_rows, num_features=num_features)
     theta = closed_form.exact(None, of.data, of.zoo.Prior(), of.zoo.spec).theta
     peer = decomposition.PCA(num_latents, svd_solver="full").fit(of.data.x)
