@@ -20,9 +20,9 @@ from latentzoo.models.language.networks import Chain, Layers, start
 
 NUM_STEPS = 500  # of L-BFGS
 MOST_NUMBERS = 20_000  # that L-BFGS visits at each step; data of more are seen in minibatches
-BATCH_ROWS, NUM_BATCHES, RATE = 128, 2000, 3e-3  # of Adam, whose rate falls to 0 along a cosine
+BATCH_ROWS, NUM_BATCHES, RATE = 128, 2000, 2e-2  # of Adam, whose rate falls to 0 along a cosine
 FEWEST_BATCHES, WORK = 200, 2 * 10**8  # numbers that the batches have together: some seconds
-CHUNK_ROWS = 4096
+CHUNK_ROWS, MOST_ROWS = 4096, 20_000  # that are visited at once, and whose codes and losses are averaged
 
 Loss = Callable[[Float[np.ndarray, "numbers"], Float[np.ndarray, "rows features"]], tuple[float, np.ndarray]]
 
@@ -69,7 +69,6 @@ def fit_autoencoder(
     Bernoulli features have their cross entropy, Gaussian ones half the squared error of unit noise. The same seed gives
     the same fit.
     """
-    x = np.asarray(x)
     rng = np.random.default_rng(seed)
     encoder, decoder = spec.encoder(x.shape[1], spec.num_latents), spec.decoder(spec.num_latents, x.shape[1])
     begin = {"encoder": start(encoder, rng), "decoder": start(decoder, rng)}
@@ -85,16 +84,18 @@ def fit_autoencoder(
         return -float(of_x.log_prob.mean()), -gradient / len(x)
 
     if x.size <= MOST_NUMBERS:
-        x = x.astype(np.float64)
+        x = np.asarray(x[:], dtype=np.float64)
         options = {"maxiter": num_steps}
         found = minimize(loss, contract.flat(begin), args=(x,), jac=True, method="L-BFGS-B", options=options).x
     else:
-        found = _adam(loss, contract.flat(begin), x := x.astype(np.float32), rng)
+        found = _adam(loss, contract.flat(begin), x, rng)
     layers = contract.from_flat(found, begin)
-    codes = forward(encoder, layers["encoder"], x)[0]
+    parts = [x[first : first + CHUNK_ROWS] for first in range(0, min(len(x), MOST_ROWS), CHUNK_ROWS)]
+    error = sum(loss(found, part)[0] * len(part) for part in parts) / sum(map(len, parts))
+    codes = np.concatenate([forward(encoder, layers["encoder"], part)[0] for part in parts])
     covariance = np.atleast_2d(np.cov(codes.T, bias=True)) + 1e-9 * np.eye(spec.num_latents)
     pair = (encoder, layers["encoder"]), (decoder, layers["decoder"])
-    return Autoencoder(*pair, spec.likelihood, _loss(found, x, loss), codes.mean(0), np.linalg.cholesky(covariance))
+    return Autoencoder(*pair, spec.likelihood, error, codes.mean(0), np.linalg.cholesky(covariance))
 
 
 def _adam(
@@ -105,15 +106,9 @@ def _adam(
     num_batches = int(np.clip(WORK // (size * x.shape[1]), FEWEST_BATCHES, NUM_BATCHES))
     first, second = np.zeros_like(numbers), np.zeros_like(numbers)  # moments
     for step in range(1, num_batches + 1):
-        _, gradient = loss(numbers, x[rng.integers(len(x), size=size)])
+        _, gradient = loss(numbers, x[rng.integers(len(x), size=size)].astype(np.float32))
         first += 0.1 * (gradient - first)
         second += 0.001 * (gradient**2 - second)
         rate = 0.5 * RATE * (1.0 + np.cos(np.pi * step / num_batches))
         numbers = numbers - rate * (first / (1.0 - 0.9**step)) / (np.sqrt(second / (1.0 - 0.999**step)) + 1e-8)
     return numbers
-
-
-def _loss(numbers: Float[np.ndarray, "numbers"], x: Float[np.ndarray, "rows features"], loss: Loss) -> float:
-    """Return the loss of all rows, visited some at a time."""
-    parts = [x[first:][:CHUNK_ROWS] for first in range(0, len(x), CHUNK_ROWS)]
-    return sum(loss(numbers, part)[0] * len(part) for part in parts) / len(x)

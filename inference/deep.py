@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BOUND_DRAWS = 30  # of a bound
 PARTICLES = 1000  # of L_K
 FEWEST_ROWS, MOST_ROWS = 100, 1000  # whose density is estimated where nobody says by how many particles
-WORK = 10**9  # numbers that the decoder makes for them: some ten seconds
+WORK = 5 * 10**8  # numbers that the decoder makes for them: some seconds
 BLOCK_NUMBERS = 2**18  # that the decoder makes at once: few enough to stay in a cache, and a thread's memory small
 ACTIVE = 0.01  # the variance of a code's mean over rows, from which on its unit is active (Burda et al., 2016)
 NODES = 40  # of the quadrature along a latent coordinate

@@ -27,7 +27,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.discrete_vae import Phi
-from latentzoo.inference.accumulate import add, chunks
+from latentzoo.inference.accumulate import add, by_rows, chunks
 from latentzoo.inference.backward import Tape, backward, forward
 from latentzoo.inference.clusters import scores
 from latentzoo.inference.codes import LOG_2PI, mean, noise_scale
@@ -253,7 +253,9 @@ def encoded(params: Params, data: Data, spec: Spec) -> Int[Array, "rows num_late
 
 def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
     """Return how joint codes, and each variable of several, agree with the classes, where rows have labels."""
-    label, code = getattr(data, "label", None), encoded(params, data, spec)
+    if data.label is None:
+        return {}
+    label, code = data.label, by_rows(lambda part: encoded(params, part, spec), data)
     joint = np.ravel_multi_index(tuple(code.T), (spec.num_states,) * spec.num_latents)
     found = scores(joint, label)
     if not found or spec.num_latents == 1:

@@ -44,6 +44,7 @@ from jaxtyping import Float, Int
 from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.mixture_vae import Phi
+from latentzoo.inference.accumulate import by_rows
 from latentzoo.inference.backward import backward, forward
 from latentzoo.inference.clustered_start import clustered_start
 from latentzoo.inference.clusters import scores
@@ -264,4 +265,4 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
 
 def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
     """Return how the most probable components agree with the classes, where rows have labels."""
-    return scores(assigned(params, data, spec), getattr(data, "label", None))
+    return {} if data.label is None else scores(by_rows(lambda part: assigned(params, part, spec), data), data.label)

@@ -247,5 +247,5 @@ def baselines(params: Params, fitted: Data, data: Data, validation: Data | None,
         "classification_rbm": rbm,
         "pseudo_labels": pseudo,
     }
-    found = label_baselines.accuracies({name: (each, data.x) for name, each in models.items()}, data.label)
+    found = label_baselines.accuracies({name: (each, data.x[:]) for name, each in models.items()}, data.label)
     return {f"{name}_accuracy": value for name, value in found.items()}

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from latentzoo.guides.vae import Phi
+from latentzoo.inference.accumulate import by_rows
 from latentzoo.inference.backward import backward, forward
 from latentzoo.inference.clusters import neighbours_accuracy
 from latentzoo.inference.codes import (
@@ -110,4 +111,6 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
 
 def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
     """Return how well the nearest codes tell the class of a row, where rows have labels."""
-    return neighbours_accuracy(posterior(params, data, spec).loc, getattr(data, "label", None))
+    if data.label is None:
+        return {}
+    return neighbours_accuracy(by_rows(lambda part: posterior(params, part, spec).loc, data), data.label)
