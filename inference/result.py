@@ -196,6 +196,12 @@ class Fit:
         chosen = np.random.default_rng(seed).choice(total, num_draws, replace=num_draws > total)
         return Draws({site: merged[site][chosen] for site in sites or merged}, np.full(num_draws, np.nan))
 
+    @property
+    def row_sites(self) -> tuple[str, ...]:
+        """The latent variables of each row, which the guide draws."""
+        plates = self._source.plates(self._data(None))
+        return tuple(site for site, names in plates.items() if set(names) & set(self.entry.row_plates))
+
     @functools.cached_property
     def _source(self) -> GuideDraws:
         return GuideDraws(self.entry, self.runs_in, self.guide, self.prior, self.params)
@@ -233,7 +239,7 @@ class Fit:
         data, form = self._data(data), self.entry.closed_form
         if not self.entry.has_rows:
             return {}
-        if self._is_deep:
+        if self.is_deep:
             from latentzoo.inference import deep
 
             found = deep.evaluate(self.entry, data, self.prior, self.params, num_draws, seed)
@@ -249,7 +255,7 @@ class Fit:
         return found | (own(found["log_density"], self.params, data, self.entry.spec) if own else {})
 
     @property
-    def _is_deep(self) -> bool:
+    def is_deep(self) -> bool:
         """Whether its networks and its guide are the model's own, whose rows are weighed by hand."""
         return not self.entry.is_exact and self.guide is None
 
@@ -333,6 +339,9 @@ class Fit:
         posterior_predictive, log_likelihood, sample_stats (lp = log p(data, draw), log_q; what the sampler tells),
         observed_data, constant_data, and optimisation: the trace of the bound, which has no draws. Dimensions bear the
         names of the plates.
+
+        Of a deep model, whose parameters are points, the posterior is that of the latent variables of rows under the
+        guide of the best restart: of at most 1,000 rows, drawn by the seed, which the coordinate `rows` tells apart.
         """
         from latentzoo.inference.arviz_export import export
 
