@@ -280,6 +280,7 @@ def manifold(fit: Fit, coder: Coder, rows: Shown | None) -> dict[str, "Figure"]:
         drawn = axes.contourf(line, line[::-1], values.reshape(MANIFOLD, MANIFOLD), cmap="viridis")
         figure.colorbar(drawn, ax=axes)
         axes.set_title(name, fontsize="small")
+        axes.set(xlabel="latent coordinate 0", ylabel="latent coordinate 1")
     figure.suptitle(title_of(fit, "the mean of each feature over both latents"), fontsize="medium")
     return {"manifold": figure}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from latentzoo.inference.pictures import new_figure
+from latentzoo.inference.pictures import COLOURS, new_figure
 from latentzoo.inference.result import Fit
 from latentzoo.models.readers.table import names_of
 
@@ -92,6 +92,7 @@ class Panels(NamedTuple):
         style = style if measured else {"cmap": "Greys", "vmin": self.low, "vmax": self.high}
         for axes, panel in zip(grid, panels, strict=True):
             drawn = axes.imshow(self._lines(panel, columns), aspect="auto", interpolation="nearest", **style)
+            axes.set_facecolor(COLOURS[3])  # of the empty lines
             axes.set_title(panel.title, fontsize="small")
             axes.set_xlabel("feature")
             if size <= MOST_NAMES:
