@@ -1,4 +1,4 @@
-"""How an E step runs over data: whole, or in chunks. Sums over rows add up, so the numbers are the same."""
+"""How an E step runs over data: whole, in chunks, on devices. Sums over rows add up: the numbers are the same."""
 
 import operator
 from collections.abc import Callable, Iterator
@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from latentzoo.models.language.contract import Params, map_leaves, map_trees, num_rows, take_rows
+from latentzoo.inference.kernels.executors import Executor, using
+from latentzoo.models.language.contract import Params, map_leaves, map_rows, map_trees, num_rows, take_rows
 
 CHUNK_ROWS = 4096  # of what is known of each row
 
@@ -39,6 +40,45 @@ def add(parts: Iterator[Any]) -> Any:
     for part in parts:
         total = map_trees(operator.add, total, part)
     return total
+
+
+def by(executor: Executor, e_step: EStep) -> EStep:
+    """Return an E step whose hot loops this executor runs."""
+
+    def run(params: Params, data: Any, prior: Any, spec: Any) -> Any:
+        with using(executor):
+            return e_step(params, data, prior, spec)
+
+    return run
+
+
+def on_devices(e_step: EStep) -> EStep:
+    """Return an E step over rows that lie on all of JAX's devices, where they are put once; its statistics are NumPy's.
+
+    Rows that do not divide evenly among the devices, fewer than these, are visited by themselves.
+    """
+    import jax
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    mesh = jax.make_mesh((jax.device_count(),), ("rows",), axis_types=(AxisType.Auto,))
+    placed: list[Any] = []
+
+    def place(data: Any) -> Iterator[Any]:
+        length, even = num_rows(data) or 0, (num_rows(data) or 0) // mesh.size * mesh.size
+        if even:
+            rows = NamedSharding(mesh, PartitionSpec("rows"))  # type: ignore[no-untyped-call]
+            yield map_rows(lambda leaf: jax.device_put(leaf[:even], rows), data)
+        if even < length:
+            yield map_rows(lambda leaf: jax.device_put(leaf[even:]), data)
+
+    def run(params: Params, data: Any, prior: Any, spec: Any) -> Any:
+        with jax.enable_x64(True):
+            if not placed or placed[0] is not data:
+                placed[:] = [data, *place(data)]
+            stats = add(e_step(params, part, prior, spec) for part in placed[1:])
+            return map_leaves(lambda _, leaf: np.asarray(leaf)[()], stats)
+
+    return run
 
 
 def scaled(stats: Any, factor: float) -> Any:

@@ -10,6 +10,8 @@ import numpy as np
 
 from latentzoo.inference import accumulate
 from latentzoo.inference.accumulate import EStep
+from latentzoo.inference.kernels import executors
+from latentzoo.inference.kernels.executors import Executor
 from latentzoo.inference.run import Step
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
@@ -28,17 +30,25 @@ class Settings:
     """What can be chosen.
 
     chunk_rows: visit the rows in chunks of this many; the whole by default.
+    executor: what runs the hot loops: "numpy", "numba", or "jax" on all its devices; by default what suits the data and
+        the machine.
     """
 
     chunk_rows: int | None = None
+    executor: Executor = "auto"
 
     def __post_init__(self) -> None:
         if self.chunk_rows is not None:
             contract.check_whole("chunk_rows", self.chunk_rows)
+        executors.check(self.executor)
 
-    def executor(self, e_step: EStep) -> EStep:
+    def over(self, e_step: EStep, data: Any) -> EStep:
         """Return the E step as it runs over the data."""
-        return e_step if self.chunk_rows is None else accumulate.in_chunks(e_step, self.chunk_rows)
+        if self.chunk_rows is not None:
+            e_step = accumulate.in_chunks(e_step, self.chunk_rows)
+        if executors.runs_jax(self.executor, contract.num_rows(data) or 0):
+            return accumulate.on_devices(e_step)
+        return accumulate.by(self.executor, e_step)
 
 
 class BoundFell(ArithmeticError):

@@ -254,7 +254,7 @@ def _steps(
         return exact.steps(zoo.closed_form, task.name, task.given, data, prior, zoo.spec)
     if task.home in (ascent, alpha):
         return task.home.steps(zoo.closed_form, data, prior, zoo.spec, start, settings=task.settings, tol=task.tol)
-    e_step = task.settings.executor(zoo.closed_form.e_step)
+    e_step = task.settings.over(zoo.closed_form.e_step, data)
     return coordinate_ascent.steps(zoo.closed_form, e_step, data, prior, zoo.spec, start, tol=task.tol)
 
 

@@ -18,12 +18,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from latentzoo.inference.arrays import cholesky, namespace, raw_cholesky, special
+from latentzoo.inference.kernels.moments import Quadratic
 
 Array = Any
 
 
 class Form(Protocol):
-    """What is known of one form; `size` is D, the number of coordinates."""
+    """What is known of one form; `size` is D, the number of coordinates.
+
+    quadratic: the features of a row that outer(x) is made of, as the kernel of mixtures knows them.
+    """
+
+    quadratic: Quadratic
 
     def each(self, values: Array) -> Array:
         """Return precisions with an axis of components in front, be it of one that all share."""
@@ -68,13 +74,10 @@ class Form(Protocol):
         """Return the covariance nearest in likelihood that is at least diag(least), and its smallest ratio to it."""
 
     def pack(self, precision: Array) -> Array:
-        """Return the coefficients of `features` in x' Lambda x, a column for each precision."""
-
-    def features(self, columns: Array) -> Array:
-        """Return the numbers of outer(x) for each row, from the columns of x: a row for each number."""
+        """Return the coefficients of the `quadratic` features in x' Lambda x, a column for each precision."""
 
     def unpack(self, sums: Array, size: int) -> Array:
-        """Return sums of `features`, a column for each component, as sums of outer(x)."""
+        """Return sums of the `quadratic` features, a column for each component, as sums of outer(x)."""
 
     def log_student(self, shape: Array, rate: Array, strength: Array, offset: Array) -> Array:
         """Return the log density of x = loc + offset when loc and Lambda are integrated out."""
@@ -82,6 +85,8 @@ class Form(Protocol):
 
 class Matrices:
     """A symmetric positive definite matrix for D coordinates."""
+
+    quadratic: Quadratic = "products"
 
     def each(self, values: Array) -> Array:
         """Return the values: each component has its own."""
@@ -154,11 +159,6 @@ class Matrices:
         rows, columns = np.tril_indices(precision.shape[-1])
         return (precision[..., rows, columns] * np.where(rows == columns, 1.0, 2.0)).swapaxes(0, -1)
 
-    def features(self, columns: Array) -> Array:
-        """Return the products of pairs of coordinates."""
-        rows, others = np.tril_indices(len(columns))
-        return columns[rows] * columns[others]
-
     def unpack(self, sums: Array, size: int) -> Array:
         """Return the matrices with these lower triangles."""
         index = np.zeros((size, size), dtype=int)
@@ -220,6 +220,8 @@ class Elementwise:
 class Diagonals(Elementwise):
     """A number for each coordinate."""
 
+    quadratic: Quadratic = "squares"
+
     def outer(self, x: Array) -> Array:
         """Return x^2."""
         return x**2
@@ -253,10 +255,6 @@ class Diagonals(Elementwise):
         """Return the precisions."""
         return precision.T
 
-    def features(self, columns: Array) -> Array:
-        """Return the squares."""
-        return columns * columns
-
     def unpack(self, sums: Array, size: int) -> Array:
         """Return the sums."""
         return sums.T
@@ -269,6 +267,8 @@ class Diagonals(Elementwise):
 
 class Numbers(Elementwise):
     """One number that serves all coordinates."""
+
+    quadratic: Quadratic = "length"
 
     def outer(self, x: Array) -> Array:
         """Return |x|^2."""
@@ -302,10 +302,6 @@ class Numbers(Elementwise):
     def pack(self, precision: Array) -> Array:
         """Return the precision, in one row."""
         return precision[None]
-
-    def features(self, columns: Array) -> Array:
-        """Return the squared lengths, in one row."""
-        return (columns * columns).sum(0)[None]
 
     def unpack(self, sums: Array, size: int) -> Array:
         """Return the sums."""

@@ -21,6 +21,7 @@ from latentzoo.inference.arrays import namespace, special
 from latentzoo.inference.conjugate import dirichlet_gradient, gamma_gradient, logits_gradient, mean_assignment
 from latentzoo.inference.divergences import kl_dirichlet, kl_gamma, kl_isotropic_normal
 from latentzoo.inference.kernels.mixture import mixture_sums
+from latentzoo.inference.kernels.moments import Moments, features
 from latentzoo.models.earthquakes import Data, Prior, Spec
 from latentzoo.models.language.contract import Params
 
@@ -79,26 +80,24 @@ def expected(phi: Phi, prior: Prior) -> Expected:
 # --- the E step -----------------------------------------------------------------------------------------------------
 
 
-def features(data: Data) -> Float[Array, "5 events"]:
-    """Return the sufficient statistics of events whose coordinates are centred: 1, x, y, x^2 + y^2, s."""
-    xp = namespace(data.location)
-    x, y = data.location[:, 0], data.location[:, 1]
-    return xp.stack([xp.ones_like(x), x, y, x * x + y * y, data.strength])
+def moments(data: Data, centre: Float[Array, "2"]) -> Moments:
+    """Return the sufficient statistics of events: 1, x, y, x^2 + y^2, s, the coordinates measured from a centre."""
+    return Moments(data.location, centre, "length", more=data.strength[:, None])
 
 
-def natural_parameters(moments: Expected, mean: Array, variance: Array, centre: Array) -> Float[Array, "5 components"]:
-    """Return W, for which W' features is E log p(x, s, z = k | globals) + log s!.
+def natural_parameters(point: Expected, mean: Array, variance: Array, centre: Array) -> Float[Array, "5 components"]:
+    """Return W, for which W' times the features of `moments` is E log p(x, s, z = k | globals) + log s!.
 
-    mean, variance: m_k and v_k. centre: of the coordinates that `features` sees. By (6) the logit of k is
+    mean, variance: m_k and v_k. centre: the one of `moments`. By (6) the logit of k is
 
         (7)  E log pi - log 2 pi - E log tau - E[1/tau] (|x - m|^2 + 2 v) / 2 + s E log lambda - E lambda
     """
     xp = namespace(mean)
     offset = mean - centre
     squared = (offset**2).sum(-1) + 2.0 * variance
-    constant = moments.log_weights - np.log(2.0 * np.pi) - moments.log_noise - moments.precision * squared / 2.0
-    slopes = moments.precision[:, None] * offset
-    return xp.stack([constant - moments.rate, slopes[:, 0], slopes[:, 1], -moments.precision / 2.0, moments.log_rate])
+    constant = point.log_weights - np.log(2.0 * np.pi) - point.log_noise - point.precision * squared / 2.0
+    slopes = point.precision[:, None] * offset
+    return xp.stack([constant - point.rate, slopes[:, 0], slopes[:, 1], -point.precision / 2.0, point.log_rate])
 
 
 def log_factorials(counts: Float[Array, "events"]) -> Array:
@@ -115,20 +114,16 @@ def e_step(params: Params, data: Data, prior: Prior, spec: Spec) -> Stats:
     phi = params.phi
     # The coordinates are centred between the components, where the logits that compete are smallest.
     centre = phi.loc_mean.mean(0)
-    xp, moments = namespace(phi.loc_mean), expected(phi, prior)
-    natural = natural_parameters(moments, phi.loc_mean, xp.exp(2.0 * phi.loc_log_scale), centre)
-
-    def centred(events: Data) -> Array:
-        return features(Data(events.location - centre, events.strength))
-
+    xp, point, events = namespace(phi.loc_mean), expected(phi, prior), moments(data, centre)
+    natural = natural_parameters(point, phi.loc_mean, xp.exp(2.0 * phi.loc_log_scale), centre)
     if phi.component_logits is None:
         # The counts are centred, too: the Poisson terms at a rate between the components are the same for all of them.
         nothing = xp.zeros_like(centre)
-        common = xp.stack([-moments.rate.mean(), *nothing, nothing[0], moments.log_rate.mean()])
-        bound, sums = mixture_sums(centred, data, natural - common[:, None])
+        common = xp.stack([-point.rate.mean(), *nothing, nothing[0], point.log_rate.mean()])
+        bound, sums = mixture_sums(events, natural - common[:, None])
         bound = bound + (common @ sums).sum()
     else:
-        bound, sums = _free_sums(centred(data), natural, phi.component_logits)
+        bound, sums = _free_sums(features(events), natural, phi.component_logits)
     count, location, squared = sums[0], sums[1:3].T, sums[3]
     shift = centre - prior.loc_mean
     base_measure = log_factorials(data.strength)
@@ -256,11 +251,10 @@ def m_step(stats: Stats, params: Params, prior: Prior, spec: Spec) -> Params:
 # --- local variables and densities ----------------------------------------------------------------------------------
 
 
-def expected_logits(moments: Expected, mean: Array, variance: Array, data: Data) -> Float[Array, "events components"]:
+def expected_logits(point: Expected, mean: Array, variance: Array, data: Data) -> Float[Array, "events components"]:
     """Return (7) for each event: E log p(x_n, s_n, z_n = k | globals) + log s_n!."""
     centre = mean.mean(0)
-    natural = natural_parameters(moments, mean, variance, centre)
-    return features(Data(data.location - centre, data.strength)).T @ natural
+    return features(moments(data, centre)).T @ natural_parameters(point, mean, variance, centre)
 
 
 def local_optimum(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:

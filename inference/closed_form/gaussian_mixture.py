@@ -22,6 +22,7 @@ from latentzoo.inference.arrays import namespace, special
 from latentzoo.inference.conjugate import dirichlet_gradient, logits_gradient, mean_assignment
 from latentzoo.inference.divergences import kl_dirichlet
 from latentzoo.inference.kernels.mixture import mixture_sums
+from latentzoo.inference.kernels.moments import Moments, features
 from latentzoo.inference.normal_wishart import (
     NOTHING,
     Block,
@@ -111,14 +112,13 @@ def prior_block(prior: Prior) -> Block | None:
 # --- the E step -----------------------------------------------------------------------------------------------------
 
 
-def features(x: Float[Array, "rows features"], spec: Spec) -> Float[Array, "p rows"]:
-    """Return the sufficient statistics of centred rows: 1, x, and what x' Lambda x is linear in."""
-    xp, columns = namespace(x), x.T
-    return xp.concatenate([xp.ones_like(columns[:1]), columns, FORMS[spec.covariance_type].features(columns)])
+def moments(data: Data, centre: Float[Array, "features"], spec: Spec) -> Moments:
+    """Return the sufficient statistics of the rows: 1, x - centre, and what its square under Lambda is linear in."""
+    return Moments(data.x, centre, FORMS[spec.covariance_type].quadratic)
 
 
 def natural_parameters(point: Expected, centre: Array, spec: Spec) -> Float[Array, "p components"]:
-    """Return W, for which W' features(x - centre) is E log p(x, z = k | globals):
+    """Return W, for which W' times the features of `moments` is E log p(x, z = k | globals):
 
     (5)  E log pi - D/2 log 2 pi + 1/2 E log |Lambda| - 1/2 E (x - mu)' Lambda (x - mu)
     """
@@ -142,15 +142,12 @@ def e_step(params: Params, data: Data, prior: Prior, spec: Spec) -> Stats:
     centre, form, size = _centre(params), FORMS[spec.covariance_type], data.x.shape[1]
     point = expected(params, spec)
     natural = natural_parameters(point, centre, spec)
-
-    def centred(rows: Data) -> Array:
-        return features(rows.x - centre, spec)
-
+    rows = moments(data, centre, spec)
     if params.phi.component_logits is None:
-        bound, sums = mixture_sums(centred, data, natural)
+        bound, sums = mixture_sums(rows, natural)
     else:
         log_resp = special(natural).log_softmax(params.phi.component_logits, axis=1)
-        resp, feature = namespace(natural).exp(log_resp), centred(data)
+        resp, feature = namespace(natural).exp(log_resp), features(rows)
         bound, sums = (resp * (feature.T @ natural - log_resp)).sum(), feature @ resp
     # The term linear in x is smaller than the mean of those in mu' Lambda mu and x' Lambda x; the entropy than log K.
     constant = abs(natural[0]) + ((point.loc - centre) * natural[1 : size + 1].T).sum(1) + np.log(spec.num_components)
@@ -285,7 +282,7 @@ def _gradient_at_points(goal: Block, stats: Stats, params: Params, prior: Prior,
 def log_joint(point: Expected, data: Data, spec: Spec) -> Float[Array, "rows components"]:
     """Return (5) for each row and component."""
     centre = point.loc.mean(0)
-    return features(data.x - centre, spec).T @ natural_parameters(point, centre, spec)
+    return features(moments(data, centre, spec)).T @ natural_parameters(point, centre, spec)
 
 
 def local_optimum(params: Params, data: Data, prior: Prior, spec: Spec) -> Params:

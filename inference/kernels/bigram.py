@@ -7,31 +7,28 @@ log P and log Q, and with the sparse matrix W of count / s, contexts by words, t
 
     contexts = P * (W Q)        words = Q * (W' P)
 
-So neither rows x classes nor contexts x words is ever in memory: the likelihoods come from chunks of rows that live
-and die in a core's cache, the two products from SciPy, which reads the rows as they are. No order of the rows is
-needed, but rows that are sorted by context are faster, because a row of P then stays in the cache while it is used.
+So neither rows x classes nor contexts x words is ever in memory. `bigram_numba` has the likelihoods and the products,
+and `bigram_numpy` the same where numba is not installed, or not worth its loading; what is done with them is here. No
+order of the rows is needed, but rows that are sorted by context are faster, because a row of P then stays in the cache
+while it is used.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array
 from scipy.special import logsumexp, softmax
 
 from latentzoo.inference.arrays import namespace, special
-from latentzoo.inference.kernels.mixture import _cores
-
-Job = TypeVar("Job")
+from latentzoo.inference.kernels import bigram_numpy
+from latentzoo.inference.kernels.executors import runs_numba
+from latentzoo.inference.kernels.threads import share
 
 # A chunk copies the rows of P and Q that it needs. Smaller ones would fit the second-level cache, but then threads hand
 # the interpreter's lock to each other so often that they hardly gain on one.
 _CHUNK_BYTES = 2**22
-# SciPy's products are cut into blocks of classes, which the threads share. The cuts are the same whatever the cores.
-_BLOCK = 16
 # Above this, what the exponentials lose below the range of floats is far below the rounding error of the likelihood.
 _LOW = np.sqrt(np.finfo(np.float64).tiny)
 
@@ -135,16 +132,18 @@ class _Table(NamedTuple):
 
 
 class _Bigrams(NamedTuple):
-    """The rows and the tables they index, once these have been checked."""
+    """The rows and the tables they index, once these have been checked, and the module that has the loops."""
 
     context: Int[np.ndarray, "rows"]
     word: Int[np.ndarray, "rows"]
     by_context: _Table
     by_word: _Table
+    loops: Any
 
     @classmethod
     def of(cls, context: Any, word: Any, log_class: Any, log_word: Any) -> "_Bigrams":
-        bigrams = cls(np.asarray(context), np.asarray(word), _Table.of(log_class), _Table.of(log_word))
+        context, word = np.asarray(context), np.asarray(word)
+        bigrams = cls(context, word, _Table.of(log_class), _Table.of(log_word), _loops(len(word)))
         _check_lengths(contexts=bigrams.context, words=bigrams.word)
         if bigrams.by_context.logs.shape[1] != bigrams.by_word.logs.shape[1]:
             raise ValueError("the tables of contexts and of words differ in the number of classes")
@@ -162,28 +161,15 @@ class _Bigrams(NamedTuple):
         length = self._chunk_rows()
 
         def take_chunks(starts: Iterator[int]) -> None:
-            work = np.empty((2, length, self.by_word.logs.shape[1]))
             for start in starts:
                 rows = slice(start, start + length)
-                chunk = self._replace(context=self.context[rows], word=self.word[rows])
-                take(rows, *chunk._likelihoods(work[:, : len(chunk.word)]))
+                take(rows, *self._replace(context=self.context[rows], word=self.word[rows])._likelihoods())
 
-        _share(range(0, len(self.word), length), take_chunks, self._threads())
+        share(range(0, len(self.word), length), take_chunks)
 
     def products(self, weight: Float[np.ndarray, "rows"]) -> tuple[Float[Any, "c m"], Float[Any, "v m"]]:
         """Return both tables of expected counts, for weights count / s under the scaled tables, whose scales cancel."""
-        one, other = self.by_context.scaled, self.by_word.scaled
-        weights = coo_array((weight, (self.context, self.word)), shape=(len(one), len(other)))
-        sums = np.empty_like(one), np.empty_like(other)
-        sides = (weights, other, one, sums[0]), (weights.T, one, other, sums[1])
-        blocks = [slice(start, start + _BLOCK) for start in range(0, one.shape[1], _BLOCK)]
-
-        def take_blocks(jobs: Iterator[Any]) -> None:
-            for block, (matrix, factor, mine, out) in jobs:
-                np.multiply(mine[:, block], matrix @ factor[:, block], out=out[:, block])
-
-        _share([(block, side) for side in sides for block in blocks], take_blocks, self._threads())
-        return sums
+        return self.loops.expected(self.context, self.word, weight, self.by_context.scaled, self.by_word.scaled)
 
     def add_careful(self, rows: Int[np.ndarray, "some"], count: Any, contexts: Any, words: Any) -> None:
         """Add to both tables, in place, the expected counts of rows whose likelihoods are too small for `products`."""
@@ -195,11 +181,9 @@ class _Bigrams(NamedTuple):
             np.add.at(contexts, self.context[some[possible]], expected)
             np.add.at(words, self.word[some[possible]], expected)
 
-    def _likelihoods(self, work: Float[np.ndarray, "2 n classes"]) -> tuple[Float[Any, "n"], Float[Any, "n"]]:
-        """Return what `visit` promises, for as many rows as the work arrays have."""
-        for factor, table, index in zip(work, (self.by_context, self.by_word), (self.context, self.word), strict=True):
-            table.scaled.take(index, axis=0, out=factor, mode="clip")  # checked before; "raise" would copy once more
-        likelihood = np.vecdot(work[0], work[1])
+    def _likelihoods(self) -> tuple[Float[Any, "n"], Float[Any, "n"]]:
+        """Return what `visit` promises."""
+        likelihood = self.loops.likelihoods(self.context, self.word, self.by_context.scaled, self.by_word.scaled)
         log_likelihood = np.log(np.maximum(likelihood, _LOW))
         log_likelihood += self.by_context.top.take(self.context)
         log_likelihood += self.by_word.top.take(self.word)
@@ -214,8 +198,14 @@ class _Bigrams(NamedTuple):
     def _chunk_rows(self) -> int:
         return max(128, _CHUNK_BYTES // (2 * max(1, self.by_word.logs.shape[1]) * self.by_word.logs.itemsize))
 
-    def _threads(self) -> int:
-        return min(_cores(), -(-len(self.word) // self._chunk_rows()))
+
+def _loops(num_rows: int) -> Any:
+    """Return the module that has the loops over so many rows."""
+    if runs_numba(num_rows):
+        from latentzoo.inference.kernels import bigram_numba
+
+        return bigram_numba
+    return bigram_numpy
 
 
 def _check_lengths(**arrays: np.ndarray) -> None:
@@ -226,17 +216,6 @@ def _check_lengths(**arrays: np.ndarray) -> None:
 def _check_indices(name: str, index: Int[np.ndarray, "rows"], length: int) -> None:
     if len(index) and not 0 <= index.min() <= index.max() < length:
         raise IndexError(f"a {name} has no row in its table of {length}")
-
-
-def _share(jobs: Sequence[Job], work: Callable[[Iterator[Job]], None], threads: int) -> None:
-    """Let threads work, each in its own arrays, on jobs that they take from one iterator as they become free."""
-    todo = iter(jobs)
-    if threads < 2:
-        work(todo)
-    else:
-        with ThreadPoolExecutor(threads) as pool:  # NumPy and SciPy release the interpreter's lock
-            for done in [pool.submit(work, todo) for _ in range(threads)]:
-                done.result()
 
 
 class _Plain(NamedTuple):

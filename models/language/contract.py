@@ -153,8 +153,13 @@ def num_rows(data: Any) -> int | None:
 
 def take_rows(data: Any, rows: Any) -> Any:
     """Return the rows of every observed field: a minibatch or a chunk is itself `Data`."""
+    return map_rows(lambda leaf: leaf[rows], data)
+
+
+def map_rows(function: Callable[[Any], Any], data: Any) -> Any:
+    """Apply `function(leaf)` to every observed field that has rows."""
     shared = _shared_by(data)
-    return map_leaves(lambda name, leaf: leaf if name in shared else leaf[rows], data)
+    return map_leaves(lambda name, leaf: leaf if name in shared else function(leaf), data)
 
 
 def without_rows(data: Any) -> Any:

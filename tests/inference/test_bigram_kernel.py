@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -10,8 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latentzoo.inference.kernels import bigram
+from latentzoo.inference.kernels import bigram, threads
 from latentzoo.inference.kernels.bigram import BigramSums, bigram_log_normalisers, bigram_sums
+from latentzoo.inference.kernels.executors import using
+
+
+@pytest.fixture(params=["numpy", "numba"], autouse=True)
+def executor(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test runs by either."""
+    with using(request.param):
+        yield request.param
 
 
 class Problem(NamedTuple):
@@ -225,14 +234,14 @@ def test_the_same_bits_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> 
     first = bigram_sums(*data)
     np.testing.assert_allclose(first.contexts.sum(1), np.bincount(data.context, data.count), rtol=1e-12)
     for repeat in range(10):
-        monkeypatch.setattr(bigram, "_cores", lambda cores=1 + repeat % 5: cores)
+        monkeypatch.setattr(threads, "cores", lambda cores=1 + repeat % 5: cores)
         for value, again in zip(first, bigram_sums(*data), strict=True):
             np.testing.assert_array_equal(value, again)
 
 
 @pytest.mark.parametrize("gap", [0.0, 1000.0])
 def test_memory_grows_with_neither_rows_nor_words_times_classes(gap: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bigram, "_cores", lambda: 2)
+    monkeypatch.setattr(threads, "cores", lambda: 2)
     data = problem(200_000, 64, contexts=1000, words=1000)
     data.log_class[:, :32] -= gap
     data.log_word[:, 32:] -= gap

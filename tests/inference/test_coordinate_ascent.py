@@ -171,6 +171,7 @@ def test_fit_starts_where_it_is_told(start: Start) -> None:
         ({"seed": -1}, "seed is -1"),
         ({"chunk_rows": 0}, "chunk_rows is 0"),
         ({"chunk_rows": 2.5}, "chunk_rows is 2.5"),
+        ({"executor": "numbo"}, "did you mean 'numba'"),
         ({"num_steps": "ten"}, "num_steps is 'ten'"),
         ({"init": 3}, "params is a int"),
         ({"prior": 3}, "prior is a int"),

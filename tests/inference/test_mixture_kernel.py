@@ -1,175 +1,338 @@
-"""The mixture kernel against SciPy, brute force, JAX's automatic gradient, and itself on other cuts of the rows."""
+"""The mixture kernel by every executor: against SciPy, by hand, JAX's automatic gradient, other cuts of the rows."""
 
+import subprocess
+import sys
 import tracemalloc
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
 
-from latentzoo.inference.kernels import mixture
-from latentzoo.inference.kernels.mixture import MixtureSums, mixture_sums
-from latentzoo.models.language.contract import map_leaves, take_rows
+from latentzoo.inference.kernels import executors, mixture_numpy, numba_loops, threads
+from latentzoo.inference.kernels.executors import MANY_ROWS, using
+from latentzoo.inference.kernels.mixture import mixture_sums
+from latentzoo.inference.kernels.mixture_numpy import MixtureSums
+from latentzoo.inference.kernels.moments import Moments, Quadratic, features
+from latentzoo.models.language.errors import UserError
+
+EXECUTORS = ("numpy", "numba", "jax")
+QUADRATICS = get_args(Quadratic)
 
 
-class Rows(NamedTuple):
-    location: Any
-    strength: Any
-    missing: Any = None
+def problem(
+    length: int,
+    components: int = 3,
+    dtype: Any = np.float64,
+    quadratic: Any = "length",
+    size: int = 2,
+    more: int = 1,
+) -> tuple[Moments, np.ndarray]:
+    draw = np.random.default_rng([length, components, size])
+    rest = draw.gamma(2.0, size=(length, more)).astype(dtype) if more else None
+    moments = Moments(draw.normal(size=(length, size)).astype(dtype), draw.normal(size=size), quadratic, rest)
+    return moments, draw.normal(size=(moments.num_features, components))
 
 
-def features(rows: Rows) -> Any:
-    x, y = rows.location[:, 0], rows.location[:, 1]
-    xp = x.__array_namespace__()
-    return xp.stack([xp.ones_like(x), x, y, x * x + y * y, rows.strength])
+def by(executor: str, moments: Moments, natural: np.ndarray) -> MixtureSums:
+    """The sums as this executor finds them."""
+    if executor != "jax":
+        with using(executor):
+            return mixture_sums(moments, natural)
+    with jax.enable_x64(True):
+        more = None if moments.more is None else jnp.asarray(moments.more)
+        found = mixture_sums(moments._replace(x=jnp.asarray(moments.x), more=more), natural)
+        return MixtureSums(*map(np.asarray, found))
 
 
-def problem(length: int, components: int = 3, dtype: type = np.float64) -> tuple[Rows, np.ndarray]:
-    draw = np.random.default_rng([length, components])
-    rows = Rows(draw.normal(size=(length, 2)).astype(dtype), draw.gamma(2.0, size=length).astype(dtype))
-    natural = draw.normal(size=(5, components))
-    natural[3] = -draw.gamma(2.0, size=components)
-    return rows, natural
+def oracle(moments: Moments, natural: np.ndarray) -> tuple[MixtureSums, MixtureSums]:
+    """SciPy's sums over whole arrays, and the same sums of absolute terms, the scale of their rounding errors.
 
-
-def oracle(rows: Rows, natural: np.ndarray) -> tuple[MixtureSums, MixtureSums]:
-    """SciPy's sums over whole arrays, and the same sums of absolute terms, the scale of their rounding errors."""
-    feature = features(map_leaves(lambda _, leaf: leaf.astype(np.float64), rows))
+    The features are written out row by row, in double precision.
+    """
+    feature = np.array(list(rows(moments))).reshape(-1, moments.num_features).T
     with np.errstate(invalid="ignore"):
         products = natural[:, :, None] * feature[:, None, :]
     logits = np.where(natural[0][:, None] == -np.inf, -np.inf, products.sum(0))
     normaliser, weights = logsumexp(logits, axis=0), softmax(logits, axis=0)
-    size = np.abs(np.where(np.isfinite(products), products, 0)).sum(0).max(0).sum()
+    size = np.abs(np.where(np.isfinite(products), products, 0)).sum(0).max(0)
+    # An error of the logits is one of the weights, too.
     return (
         MixtureSums(normaliser.sum(), feature @ weights.T),
-        MixtureSums(size + np.abs(normaliser).sum(), np.abs(feature) @ np.ones_like(weights).T),
+        MixtureSums(size.sum() + np.abs(normaliser).sum(), (np.abs(feature) * (1 + size)) @ np.ones_like(weights).T),
     )
 
 
-def assert_close(found: MixtureSums, wanted: MixtureSums, scale: MixtureSums, tolerance: float = 1e-12) -> None:
+def rows(moments: Moments) -> Iterator[list[float]]:
+    rest = np.empty((len(moments.x), 0)) if moments.more is None else moments.more
+    for row, more in zip(np.float64(moments.x), np.float64(rest), strict=True):
+        x = row - moments.centre
+        quadratic = {
+            "none": [],
+            "squares": list(x**2),
+            "length": [x @ x],
+            "products": [x[i] * x[j] for i in range(len(x)) for j in range(i + 1)],
+        }
+        yield [1.0, *x, *quadratic[moments.quadratic], *more]
+
+
+def assert_close(found: MixtureSums, wanted: MixtureSums, scale: MixtureSums, tolerance: float = 1e-14) -> None:
     for value, target, size in zip(found, wanted, scale, strict=True):
         assert np.all(np.abs(np.asarray(value) - target) <= tolerance * np.asarray(size))
 
 
-@pytest.mark.parametrize("components", [1, 3, 16])
-@pytest.mark.parametrize("extra", [-1, 0, 1, 1000])
-def test_sums_are_scipys_whatever_the_last_chunk(components: int, extra: int) -> None:
-    length = mixture._chunk_rows(np.zeros((5, components))) + extra
-    rows, natural = problem(length, components)
-    assert_close(mixture_sums(features, rows, natural), *oracle(rows, natural))
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("quadratic", QUADRATICS)
+@given(
+    length=st.integers(1, 600),
+    components=st.integers(1, 9),
+    size=st.integers(1, 5),
+    more=st.integers(0, 2),
+    dead=st.sets(st.integers(0, 8)),
+    spread=st.sampled_from([1.0, 30.0]),
+)
+def test_sums_are_scipys(
+    executor: str, quadratic: str, length: int, components: int, size: int, more: int, dead: set[int], spread: float
+) -> None:
+    if executor == "jax":  # which compiles every shape anew
+        length, components, size, more = 300 + length % 2, 3 + components % 2, 2, 1
+    moments, natural = problem(length, components, np.float64, quadratic, size, more)
+    natural *= spread
+    natural[0, [k for k in dead if k < components - 1]] = -np.inf
+    assert_close(by(executor, moments, natural), *oracle(moments, natural))
 
 
-def test_one_row_by_hand() -> None:
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_the_last_chunk_may_have_any_length(executor: str, extra: int) -> None:
+    chunk = {"numpy": mixture_numpy._chunk_rows(np.zeros((5, 16))), "numba": 256, "jax": 2048}[executor]
+    moments, natural = problem(2 * chunk + extra, 16)
+    assert_close(by(executor, moments, natural), *oracle(moments, natural))
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_one_row_by_hand(executor: str) -> None:
     (x, y), strength = (0.5, -1.0), 2.0
     natural = np.arange(10.0).reshape(5, 2) / 10
-    logits = [natural[:, k] @ [1, x, y, x**2 + y**2, strength] for k in range(2)]
-    weights = np.exp(logits)
-    found = mixture_sums(features, Rows(np.array([[x, y]]), np.array([strength])), natural)
+    weights = np.exp([natural[:, k] @ [1, x, y, x**2 + y**2, strength] for k in range(2)])
+    moments = Moments(np.array([[x + 3, y - 7]]), np.array([3.0, -7.0]), "length", np.array([[strength]]))
+    found = by(executor, moments, natural)
     np.testing.assert_allclose(found.log_normaliser, np.log(weights.sum()), rtol=1e-14)
     np.testing.assert_allclose(found.statistics[1], x * weights / weights.sum(), rtol=1e-14)
 
 
-def test_no_rows_sum_to_zero() -> None:
-    found = mixture_sums(features, *problem(0))
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_no_rows_sum_to_zero(executor: str) -> None:
+    found = by(executor, *problem(0))
     assert found.log_normaliser == 0
     np.testing.assert_array_equal(found.statistics, np.zeros((5, 3)))
 
 
-def test_float32_rows_have_float64_totals() -> None:
-    rows, natural = problem(50_000, 4, np.float32)
-    found = mixture_sums(features, rows, natural)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_one_component_has_every_row(executor: str) -> None:
+    moments, natural = problem(1000, 1)
+    found = by(executor, moments, natural)
+    assert found.statistics[0, 0] == 1000
+    np.testing.assert_allclose(found.log_normaliser, natural[:, 0] @ found.statistics[:, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_float32_rows_have_float64_totals(executor: str) -> None:
+    moments, natural = problem(30_000, 4, np.float32)
+    natural[3] = -np.abs(natural[3])
+    found, (wanted, scale) = by(executor, moments, natural), oracle(moments, natural)
     assert found.log_normaliser.dtype == found.statistics.dtype == np.float64
-    assert_close(found, *oracle(rows, natural), tolerance=1e-6)
-    assert abs(found.log_normaliser - oracle(rows, natural)[0].log_normaliser) > 0  # or the work was in float64
+    assert_close(found, wanted, scale, tolerance=2e-7)
+    assert abs(found.log_normaliser - wanted.log_normaliser) > 1e-12 * scale.log_normaliser  # or it was in float64
+    np.testing.assert_allclose(found.statistics[0].sum(), 30_000, rtol=1e-6)
 
 
-def test_components_of_weight_zero_are_left_out() -> None:
-    rows, natural = problem(1000, 4)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_large_coordinates_lose_no_digits(executor: str, dtype: Any) -> None:
+    """Whole and half numbers about 1e6 are exact in single precision, too: what is left is as if they were about 0."""
+    moments, natural = problem(2000, 4, dtype, "squares")
+    moments = moments._replace(x=np.round(2 * moments.x) / 2, centre=np.array([0.5, -1.0]))
+    far = moments._replace(x=moments.x + dtype(1e6), centre=moments.centre + 1e6)
+    for value, target in zip(by(executor, far, natural), by(executor, moments, natural), strict=True):
+        np.testing.assert_array_equal(value, target)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_components_of_weight_zero_are_left_out(executor: str) -> None:
+    moments, natural = problem(1000, 4)
     natural[0, [0, 2]] = -np.inf
-    found = mixture_sums(features, rows, natural)
-    assert_close(found, *oracle(rows, natural))
+    found = by(executor, moments, natural)
     np.testing.assert_array_equal(found.statistics[:, [0, 2]], 0)
-    np.testing.assert_array_equal(found.statistics[:, [1, 3]], mixture_sums(features, rows, natural[:, [1, 3]])[1])
+    assert_close(found._replace(statistics=found.statistics[:, [1, 3]]), *oracle(moments, natural[:, [1, 3]]))
 
 
-def test_rows_that_no_component_explains_add_nothing() -> None:
-    rows, natural = problem(10)
-    nothing = mixture_sums(features, rows, np.where(np.arange(5)[:, None] == 0, -np.inf, natural))
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_rows_that_no_component_explains_add_nothing(executor: str) -> None:
+    moments, natural = problem(10)
+    natural[0] = -np.inf
+    nothing = by(executor, moments, natural)
     assert nothing.log_normaliser == -np.inf
     np.testing.assert_array_equal(nothing.statistics, np.zeros((5, 3)))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("offset", [-1e6, -400.0, 400.0, 1e6])
-def test_extreme_logits_stay_finite(offset: float, dtype: type) -> None:
-    rows, natural = problem(300, dtype=dtype)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_extreme_logits_stay_finite(executor: str, offset: float, dtype: Any) -> None:
+    moments, natural = problem(300, dtype=dtype)
     shifted = natural + offset * (np.arange(5) == 0)[:, None]
-    found = mixture_sums(features, rows, shifted)
-    assert_close(found, *oracle(rows, shifted), tolerance=1e-9 if dtype is np.float64 else 0.2)
+    found = by(executor, moments, shifted)
+    assert_close(found, *oracle(moments, shifted), tolerance=float(np.finfo(dtype).eps) * 4)
     assert found.statistics[0].sum() == pytest.approx(300)
 
 
-def test_nan_is_not_hidden() -> None:
-    rows, natural = problem(10)
-    rows.location[3] = np.nan
-    assert np.isnan(mixture_sums(features, rows, natural).log_normaliser)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_nan_is_not_hidden(executor: str) -> None:
+    moments, natural = problem(10)
+    moments.x[3] = np.nan
+    assert np.isnan(by(executor, moments, natural).log_normaliser)
 
 
-def test_halves_add_up() -> None:
-    rows, natural = problem(40_001, 5)
-    halves = [mixture_sums(features, take_rows(rows, half), natural) for half in (slice(17_000), slice(17_000, None))]
-    assert_close(mixture._add(*halves), mixture_sums(features, rows, natural), oracle(rows, natural)[1])
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_halves_add_up(executor: str) -> None:
+    moments, natural = problem(5001, 5)
+    halves = [by(executor, moments.take(half), natural) for half in (slice(1700), slice(1700, None))]
+    scale = oracle(moments, natural)[1]
+    assert_close(mixture_numpy._add(*halves), by(executor, moments, natural), scale)
 
 
-def test_the_same_bits_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, natural = problem(60_007, 16)
-    rows.location[31_000] = 1e3  # this span subtracts the maximum
-    natural[1:3] /= 10
-    first = mixture_sums(features, rows, natural)
-    assert_close(first, *oracle(rows, natural))
+@pytest.mark.parametrize("executor", ["numpy", "numba"])
+def test_the_same_bits_whatever_the_threads(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments, natural = problem(60_007, 16)
+    moments.x[31_000] = 1e3  # where NumPy subtracts the maximum
+    natural[3] = -np.abs(natural[3])
+    first = by(executor, moments, natural)
     for repeat in range(20):
-        monkeypatch.setattr(mixture, "_cores", lambda cores=1 + repeat % 5: cores)
-        again = mixture_sums(features, rows, natural)
+        monkeypatch.setattr(threads, "cores", lambda cores=1 + repeat % 5: cores)
+        again = by(executor, moments, natural)
         assert first.log_normaliser == again.log_normaliser
         np.testing.assert_array_equal(first.statistics, again.statistics)
 
 
-def test_memory_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixture, "_cores", lambda: 2)
-    rows, natural = problem(200_000, 64)
+@pytest.mark.parametrize("executor", ["numpy", "numba"])
+@pytest.mark.parametrize("quadratic", ["squares", "products"])
+def test_memory_does_not_grow_with_the_rows(executor: str, quadratic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    moments, natural = problem(200_000, 64, np.float64, quadratic)
+    natural[3:] = -np.abs(natural[3:])
+    by(executor, moments.take(slice(1000)), natural)  # compiles
     tracemalloc.start()
-    mixture_sums(features, rows, natural)
+    by(executor, moments, natural)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 4 * 2**20  # rows x features alone would be 8 MB, rows x components 102 MB
+    assert peak < 6 * 2**20  # rows x features alone would be 10 MB, rows x components 102 MB
 
 
-def test_a_mistake_in_features_reaches_the_user() -> None:
-    rows, natural = problem(50_000)
-    with pytest.raises(ValueError, match="mismatch"):
-        mixture_sums(features, rows, natural[:4])
+@pytest.mark.parametrize("executor", ["numpy", "numba"])
+def test_layouts_and_numbers_of_every_kind(executor: str) -> None:
+    moments, natural = problem(3000, 4)
+    fixed = moments.x.copy()
+    fixed.flags.writeable = False
+    for x in (np.asfortranarray(moments.x), np.repeat(moments.x, 2, axis=0)[::2], fixed):
+        found = by(executor, moments._replace(x=x), natural)
+        np.testing.assert_array_equal(found.statistics, by(executor, moments, natural).statistics)
+    whole = moments._replace(x=np.round(moments.x).astype(int), more=np.round(moments.more).astype(np.int32))
+    assert_close(by(executor, whole, natural), *oracle(whole, natural))
 
 
-@pytest.mark.parametrize("dead", [[], [1], [0, 1, 2]])
-def test_jax_agrees_and_its_gradient_is_the_statistics(dead: list[int]) -> None:
-    rows, natural = problem(2000)
-    natural[0, dead] = -np.inf
-    ours, (_, scale) = mixture_sums(features, rows, natural), oracle(*problem(2000))
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_mistake_in_the_features_reaches_the_user(executor: str) -> None:
+    moments, natural = problem(100)
+    with pytest.raises(ValueError, match="5 features mismatch 4"):
+        by(executor, moments, natural[:4])
+
+
+@pytest.mark.parametrize("quadratic", QUADRATICS)
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_features_are_those_of_the_recipe(xp: Any, quadratic: str) -> None:
+    moments, _ = problem(20, quadratic=quadratic, size=3)
     with jax.enable_x64(True):
-        data, point = map_leaves(lambda _, leaf: jnp.asarray(leaf), rows), jnp.asarray(natural)
-        theirs = MixtureSums(*map(np.asarray, jax.jit(lambda w: mixture_sums(features, data, w))(point)))
-        gradient = np.asarray(jax.grad(lambda w: mixture_sums(features, data, w).log_normaliser)(point))
-    if len(dead) == 3:
-        assert ours.log_normaliser == theirs.log_normaliser == -np.inf
-        ours, theirs = (sums._replace(log_normaliser=np.float64(0)) for sums in (ours, theirs))
-    assert_close(theirs, ours, scale)
-    assert_close(theirs._replace(statistics=gradient), ours, scale)
+        found = np.asarray(features(moments._replace(x=xp.asarray(moments.x), more=xp.asarray(moments.more))))
+    np.testing.assert_allclose(found.T, list(rows(moments)), rtol=1e-14, atol=1e-14)
 
 
-def test_plain_and_chunked_agree_in_numpy() -> None:
-    rows, natural = problem(30_000, 7)
-    assert_close(
-        mixture._plain(np, features(rows), natural), mixture_sums(features, rows, natural), oracle(rows, natural)[1]
-    )
+# --- the executors ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "ulps"), [(np.float64, 3.0), (np.float32, 3.0)])
+def test_the_exponential_is_that_of_numpy(dtype: Any, ulps: float) -> None:
+    compiled = numba_loops.compiled(numba_loops.FUSED)(_exponentials)
+    y = np.concatenate([-np.geomspace(1e-20, 100.0, 4001), [-0.5, -1.5, -2.5, 0.0]]).astype(dtype)
+    found = compiled(y, np.empty_like(y))
+    np.testing.assert_allclose(found, np.exp2(np.float64(y)), rtol=ulps * np.finfo(dtype).eps)
+    assert found[-1] == 1
+    far = compiled(np.array([-1e3, -1e4, -1e30, -np.inf, np.nan], dtype=np.float64).astype(dtype), np.empty(5, dtype))
+    assert np.all((far[:4] >= 0) & (far[:4] < 1e-37))
+    assert np.isnan(far[4])
+
+
+def _exponentials(y: Any, out: Any) -> Any:
+    for i in range(len(y)):
+        out[i] = numba_loops.exp2(y[i])
+    return out
+
+
+def test_many_rows_go_to_numba_and_few_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert executors.runs_numba(MANY_ROWS)
+    assert not executors.runs_numba(MANY_ROWS - 1)
+    for name, runs in (("numpy", False), ("numba", True)):
+        with using(name):
+            assert executors.runs_numba(1) is executors.runs_numba(10**6) is runs
+    assert executors.runs_jax("jax", 1)
+    assert not executors.runs_jax("numba", 10**6)
+    monkeypatch.setattr(executors, "find_spec", lambda name: None)
+    assert not executors.runs_numba(MANY_ROWS)
+    assert not executors.runs_jax("auto", MANY_ROWS)
+    executors.check("auto")
+    with pytest.raises(
+        UserError, match=r"executor is 'numba', which is not installed: pip install 'latentzoo\[fast\]'"
+    ):
+        executors.check("numba")
+
+
+def test_without_a_folder_for_its_cache_numba_compiles_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = numba_loops.njit
+
+    def no_folder(**options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(numba_loops, "njit", no_folder)
+    assert numba_loops.compiled(numba_loops.FUSED)(lambda x: x + 1.0)(1.0) == 2.0
+
+
+def test_jax_can_be_jitted_and_its_gradient_is_the_statistics() -> None:
+    moments, natural = problem(5000)
+    natural[0, 1] = -np.inf
+    with jax.enable_x64(True):
+        data = moments._replace(x=jnp.asarray(moments.x), more=jnp.asarray(moments.more))
+        sums = MixtureSums(*map(np.asarray, jax.jit(lambda w: mixture_sums(data, w))(jnp.asarray(natural))))
+        gradient = np.asarray(jax.grad(lambda w: mixture_sums(data, w).log_normaliser)(jnp.asarray(natural)))
+    wanted, scale = oracle(moments, natural)
+    assert_close(sums, wanted, scale)
+    assert_close(sums._replace(statistics=gradient), wanted, scale)
+
+
+ON_DEVICES = Path(__file__).parent / "mixture_on_devices.py"
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_rows_on_several_devices_have_the_same_sums(devices: int) -> None:
+    """In a process of its own, because JAX counts its devices once."""
+    command = [sys.executable, str(ON_DEVICES), str(devices)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(devices), "agree"]
