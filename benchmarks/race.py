@@ -206,11 +206,11 @@ def _measured(course: Course, run: Run, context: Context) -> Iterator[Row]:
         seconds=fit.seconds,
         compile_seconds=compiling + fit.compile_seconds,
         note=fit.reason,
-        curve=_track(course, run, fit, begin).curve,
+        curve=track(course, run, fit, begin).curve,
     )
 
 
-def _track(course: Course, run: Run, fit: Fit, begin: float) -> Track:
+def track(course: Course, run: Run, fit: Fit, begin: float) -> Track:
     """Return the way of a fit: its exact bound, off the clock, at the points that are kept."""
     kept = thinned(len(fit.history) + 1)
     elbo = [begin if point == 0 else course.elbo(run, fit.history[point - 1]) for point in kept]

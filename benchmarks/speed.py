@@ -1,208 +1,201 @@
-"""Closed-form updates against peers: seconds an iteration, each measured in fresh processes, in turn."""
+"""Closed-form updates against other libraries, each side in fresh processes, and against the limits of this machine.
 
-import json
-import os
-import statistics
-import subprocess
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+What is asked is asked of the full size on an undisturbed machine; a quick bench claims only what it measures there.
+"""
+
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from latentzoo.benchmarks.report import mark, number, table
+from latentzoo.benchmarks import speed_gap, speed_picture, speed_report
+from latentzoo.benchmarks.fresh import MEMORY, POINT
+from latentzoo.benchmarks.paired import TIMES, Comparison, Side, compared
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
-from latentzoo.models.language.errors import Note
+from latentzoo.benchmarks.speed_limits import EXPS, POLYNOMIAL, VECTOR
 
-SUITE = "seconds an iteration against other libraries, in fresh processes"
-NUM_ROWS, NUM_COMPONENTS = 1_000_000, 16
-NUM_BIGRAMS, NUM_WORDS, NUM_CLASSES = 1_000_000, 20_000, 32
-NUM_PAIRS = {True: 3, False: 9}  # quick or not
-FEW, MANY = 2, 12  # iterations: their difference leaves out what is done once
+SUITE = "seconds an iteration against other libraries, in fresh processes, and against the limits of this machine"
+SIDES = "latentzoo.benchmarks.speed_sides"
+SMALL = {"size": 100_000, "budget": 0.3}  # of a quick bench
+SMALLEST = {"size": 20_000, "budget": 0.1}  # of a quick bench, where a peer takes seconds
+NUM_PAIRS = {True: 3, False: 5}  # quick or not, where something is claimed
+NUM_OTHER_PAIRS = {True: 1, False: 3}
 
 
-class Comparison(NamedTuple):
-    """What is compared: who runs what in a fresh process, and how many times as fast ours must be."""
+def _mixture(about: str, columns: int = 2, executor: str = "numba", **options: Any) -> Side:
+    needs = "numba" if executor == "numba" else ""
+    common = {"size": 1_000_000, "columns": columns, "components": 16, "executor": executor}
+    return Side(SIDES, "latentzoo_mixture", f"EM, {about}", needs=needs, options={**common, **options})
 
-    entry: str
-    variant: str
-    ours: str
-    peer: str
-    what: str
-    against: str
-    least: float
+
+def _peer(name: str, library: str, about: str, columns: int = 2, **options: Any) -> Side:
+    common = {"size": 1_000_000, "columns": columns, "components": 16}
+    return Side(SIDES, f"{name}_mixture", f"{library}'s {about}", library, name, {**common, **options})
+
+
+def _sklearn(columns: int = 2, precision: str = "", **options: Any) -> Side:
+    return _peer("sklearn", "scikit-learn", f"GaussianMixture{precision}", columns, **options)
+
+
+_SIZE = "N = {size:,}, K = {components}, D = {columns}"
+_DIAGONAL = "diagonal, " + _SIZE
+
+
+def _events(library: str, name: str, about: str, needs: str, **options: Any) -> Side:
+    return Side(SIDES, f"{name}_earthquakes", about, library, needs, {"size": 50_000, "components": 16, **options})
 
 
 COMPARISONS = (
     Comparison(
+        "gaussian_mixture",
+        f"{_DIAGONAL}, float64",
+        _mixture("numba"),
+        _sklearn(),
+        times=35.0,
+        stretch=50.0,
+        at_most={POINT: 0.9, MEMORY: 16.0},
+    ),
+    Comparison(
+        "gaussian_mixture",
+        f"{_DIAGONAL}, float32",
+        _mixture("numba", dtype="float32"),
+        _sklearn(precision=" in float64"),
+        times=70.0,
+        quick=SMALL,
+    ),
+    Comparison(
+        "gaussian_mixture",
+        f"{_DIAGONAL}, float32",
+        _mixture("numba", dtype="float32"),
+        _sklearn(precision=" in float32", dtype="float32"),
+        quick=SMALL,
+    ),
+    Comparison(
+        "gaussian_mixture",
+        f"{_DIAGONAL}, float64",
+        _mixture("numba", 16),
+        _sklearn(columns=16),
+        times=15.0,
+        quick=SMALL,
+    ),
+    Comparison(
+        "gaussian_mixture",
+        f"{_DIAGONAL}, float64, NumPy",
+        _mixture("NumPy", executor="numpy"),
+        _sklearn(),
+        times=10.0,
+        quick=SMALL,
+    ),
+    Comparison(
+        "gaussian_mixture",
+        f"full covariance, {_SIZE}, float64",
+        _mixture("numba", 16, covariance="full"),
+        _sklearn(columns=16, covariance="full"),
+        times=4.0,
+        stretch=8.0,
+        quick=SMALL,
+    ),
+    *(
+        Comparison(
+            "gaussian_mixture",
+            f"{_DIAGONAL}, float64, JAX on two devices",
+            _mixture("JAX on two simulated devices", columns, "jax", devices=2),
+            _mixture("JAX on one device", columns, "jax")._replace(library="latentzoo on one device"),
+            times=times,
+            quick=SMALL,
+        )
+        for columns, times in ((2, 1.15), (16, 1.4))
+    ),
+    Comparison(
         "earthquakes",
-        f"N = {NUM_ROWS:,}, K = {NUM_COMPONENTS}, D = 2, float64",
-        "latentzoo",
-        "sklearn",
-        "CAVI, E and M step with the bound",
-        "scikit-learn's GaussianMixture, diag, on the same locations",
-        10.0,
+        "CAVI: E step, bound and M step, N = {size:,}, K = {components}, float64",
+        _events("latentzoo", "latentzoo", "CAVI, numba", "numba"),
+        _events("BayesPy", "bayespy", "BayesPy's VB on the same model, priors and start", "bayespy"),
+        times=50.0,
+        quick=SMALLEST,
     ),
     Comparison(
         "aggregate_markov",
-        f"{NUM_BIGRAMS:,} distinct bigrams, V = {NUM_WORDS:,}, m = {NUM_CLASSES}, float64",
-        "bigrams",
-        "scipy",
-        "E step: responsibilities summed over rows into both tables",
-        "NumPy's (P[rows] * Q[cols]).sum(1) in chunks, then SciPy's csr_array @ dense for both tables",
-        1.0,
+        "E step, {size:,} distinct bigrams, V = 20,000, m = 32, float64",
+        Side(SIDES, "latentzoo_bigrams", "numba", needs="numba", options={"size": 1_000_000}),
+        Side(
+            SIDES,
+            "scipy_bigrams",
+            "NumPy's (P[rows] * Q[cols]).sum(1) in chunks, then SciPy's csr_array @ dense",
+            "SciPy",
+            options={"size": 1_000_000},
+        ),
+        times=2.5,
+        quick=SMALL,
+    ),
+    Comparison(
+        "gaussian_mixture",
+        f"{_DIAGONAL}, float64",
+        _mixture("numba", size=100_000),
+        _peer("pomegranate", "pomegranate", "GeneralMixtureModel", size=100_000),
+        quick=SMALLEST,
+    ),
+    Comparison(
+        "gaussian_mixture",
+        f"{_DIAGONAL}, float64",
+        _mixture("numba", size=100_000),
+        _peer("hmmlearn", "hmmlearn", "GMMHMM of one state", size=100_000),
+        quick=SMALLEST,
     ),
 )
+LIMITS = Side(SIDES, "limits", "the limits of this machine")
+GAP = f"{speed_gap.ENTRY}, time to a gap"
 
 
 def units(context: Context) -> Iterator[Unit]:
-    """Yield a unit for each comparison."""
-    for one in COMPARISONS:
-        yield Unit(f"{one.entry} against {one.peer}", partial(_compared, one, context))
+    """Yield a unit for the limits of the machine, for each comparison and for the gap, and one that sums them up."""
+    works = {"limits": partial(_limits, context)}
+    works |= {one.name(context.quick): partial(_compared, one, context) for one in COMPARISONS}
+    works[GAP] = partial(speed_gap.rows, context)
+    for name, work in works.items():
+        yield Unit(name, work)
+    yield Unit("summary", partial(_summed_up, context), reads=tuple(works))
 
 
 def _compared(one: Comparison, context: Context) -> Iterator[Row]:
-    """Yield both times and the median of their paired ratios, the processes A B A B."""
-    row = partial(Row, "speed", entry=one.entry, variant=one.variant)
-    ours, peers = [], []
-    for _ in range(NUM_PAIRS[context.quick]):
-        ours.append(_in_fresh_process(one.ours, context.seed))
-        peers.append(_in_fresh_process(one.peer, context.seed))
-    ratios = sorted(peer / own for own, peer in zip(ours, peers, strict=True))
-    ratio = statistics.median(ratios)
-    load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    yield row(one.what, value=1e3 * statistics.median(ours), unit="ms", note=load)
-    yield row(one.against, value=1e3 * statistics.median(peers), unit="ms")
-    note = f"median of {len(ratios)} pairs, from {ratios[0]:.1f} to {ratios[-1]:.1f}; the reference is what is asked"
-    yield row("times as fast", value=ratio, reference=one.least, ok=ratio >= one.least, note=note)
+    asked = one.times is not None and not (context.quick and one.quick)
+    num_pairs = (NUM_PAIRS if asked else NUM_OTHER_PAIRS)[context.quick]
+    return compared("speed", one, quick=context.quick, seed=context.seed, num_pairs=num_pairs)
 
 
-def _in_fresh_process(side: str, seed: int) -> float:
-    command = [sys.executable, "-m", "latentzoo.benchmarks.speed", side, str(seed)]
-    return float(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+def _limits(context: Context) -> Iterator[Row]:
+    """Yield what this machine can do at the most."""
+    for quantity, value in LIMITS.run(context.seed).items():
+        yield Row("speed", quantity, entry=speed_report.MACHINE, value=value)
+
+
+def _summed_up(context: Context) -> Iterator[Row]:
+    """Yield the share of the exponentials that the machine can do which the mixture kernel does; draw the ratios."""
+    found = [row for row in context.rows() if row.suite == "speed"]
+    yield from shares(found)
+    if any(row.quantity == TIMES for row in found):
+        speed_picture.save(found, context.folder / speed_report.PICTURE)
+
+
+def shares(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield, for each precision of the kernel on the table, its exponentials a second over those of a limit."""
+    limits = {row.quantity: row.value for row in rows if row.entry == speed_report.MACHINE}
+    ours = [row for row in rows if row.quantity == POINT and row.library == "latentzoo" and row.value]
+    seen = set()
+    for row in ours:
+        dtype = next((name for name in ("float32", "float64") if row.variant.endswith(name)), None)
+        if dtype is None or row.variant in seen:
+            continue
+        seen.add(row.variant)
+        for name in (POLYNOMIAL, VECTOR):
+            limit = limits.get(EXPS.format(name, dtype))
+            if limit:
+                value = 1.0 / (row.value or 1.0) / limit
+                quantity = f"{speed_report.SHARE} {name}"
+                yield Row("speed", quantity, entry=row.entry, variant=row.variant, library="latentzoo", value=value)
 
 
 def section(rows: Sequence[Row], folder: Path) -> str:
-    """Return a table of times for each comparison."""
-    intro = f"Seconds an iteration are those of {MANY} iterations less those of {FEW}."
-    return "\n\n".join([intro, *(_table([row for row in rows if row.entry == one.entry], one) for one in COMPARISONS)])
-
-
-def _table(rows: Sequence[Row], one: Comparison) -> str:
-    lines = [
-        [row.quantity, f"{number(row.value)} {row.unit}".strip(), number(row.reference), mark(row.ok), row.note]
-        for row in rows
-    ]
-    return f"{one.entry}, {one.variant}.\n\n{table(['what', 'value', 'reference', 'holds', 'note'], lines)}"
-
-
-# --- what runs in the fresh processes -------------------------------------------------------------------------------
-
-
-def _seconds_per_iteration(run: Callable[[int], object]) -> float:
-    """Return the seconds of an iteration, after one run that warms up."""
-    run(FEW)
-    seconds = []
-    for num_steps in (FEW, MANY):
-        start = time.perf_counter()
-        run(num_steps)
-        seconds.append(time.perf_counter() - start)
-    return (seconds[1] - seconds[0]) / (MANY - FEW)
-
-
-def _measure(side: str, seed: int) -> float:
-    return _seconds_per_iteration(SIDES[side](np.random.default_rng(seed), seed))
-
-
-def _events(rng: np.random.Generator) -> np.ndarray:
-    centres = 5.0 * rng.normal(size=(NUM_COMPONENTS, 2))
-    return centres[rng.integers(NUM_COMPONENTS, size=NUM_ROWS)] + rng.normal(size=(NUM_ROWS, 2))
-
-
-def _earthquakes(rng: np.random.Generator, seed: int) -> Callable[[int], object]:
-    from latentzoo.inference.fit import fit
-    from latentzoo.inference.registry import get
-
-    location = _events(rng)
-    zoo = get("earthquakes", num_components=NUM_COMPONENTS)
-    data = zoo.Data(location, rng.poisson(20.0, size=NUM_ROWS).astype(np.float64))
-    prior = zoo.prior(data, noise_variance=1.0)
-    init = zoo.init(data, prior, seed)
-    return lambda steps: fit(zoo, data, prior=prior, init=init, tol=0.0, progress=False, num_steps=steps)
-
-
-def _sklearn(rng: np.random.Generator, seed: int) -> Callable[[int], object]:
-    from sklearn.mixture import GaussianMixture
-
-    location = _events(rng)
-    peer = partial(GaussianMixture, NUM_COMPONENTS, covariance_type="diag", init_params="random_from_data", tol=0.0)
-    return lambda steps: peer(max_iter=steps, random_state=seed).fit(location)
-
-
-class _Text(NamedTuple):
-    """Distinct bigrams, sorted as a reader gives them, and both tables: as common as words in a text (Zipf's law)."""
-
-    context: np.ndarray
-    word: np.ndarray
-    times: np.ndarray
-    class_probs: np.ndarray
-    word_probs: np.ndarray
-
-
-def _text(rng: np.random.Generator) -> _Text:
-    common = 1.0 / np.arange(1.0, NUM_WORDS + 1.0)
-    code = np.empty(0, dtype=np.int64)
-    while len(code) < NUM_BIGRAMS:
-        drawn = rng.choice(NUM_WORDS, size=(2, NUM_BIGRAMS), p=common / common.sum())
-        code = np.union1d(code, drawn[0] * NUM_WORDS + drawn[1])
-    code = np.sort(rng.permutation(code)[:NUM_BIGRAMS])
-    times = rng.integers(1, 20, size=NUM_BIGRAMS).astype(np.float64)
-    tables = rng.dirichlet(np.ones(NUM_CLASSES), NUM_WORDS), rng.dirichlet(np.ones(NUM_WORDS), NUM_CLASSES).T.copy()
-    return _Text(code // NUM_WORDS, code % NUM_WORDS, times, *tables)
-
-
-def _bigrams(rng: np.random.Generator, seed: int) -> Callable[[int], object]:
-    from latentzoo.inference.kernels.bigram import bigram_sums
-
-    text = _text(rng)
-    logs = np.log(text.class_probs), np.log(text.word_probs)
-    return lambda steps: [bigram_sums(text.context, text.word, text.times, *logs) for _ in range(steps)]
-
-
-def _scipy(rng: np.random.Generator, seed: int) -> Callable[[int], object]:
-    text = _text(rng)
-    starts = np.searchsorted(text.context, np.arange(NUM_WORDS + 1))
-    return lambda steps: [_plain_sums(text, starts) for _ in range(steps)]
-
-
-def _plain_sums(text: _Text, starts: np.ndarray, chunk: int = 2**14) -> tuple[float, Any, Any]:
-    """Return the log likelihood and the expected counts, as one would write it with NumPy and SciPy."""
-    from scipy.sparse import csr_array
-
-    left, right = text.class_probs, text.word_probs
-    total = np.empty(len(text.times))
-    for start in range(0, len(total), chunk):
-        rows = slice(start, start + chunk)
-        total[rows] = (left[text.context[rows]] * right[text.word[rows]]).sum(1)
-    shape = (len(left), len(right))
-    weight = csr_array((text.times / total, text.word, starts), shape=shape)
-    return float(text.times @ np.log(total)), left * (weight @ right), right * (weight.T @ left)
-
-
-SIDES: dict[str, Callable[[np.random.Generator, int], Callable[[int], object]]] = {
-    "latentzoo": _earthquakes,
-    "sklearn": _sklearn,
-    "bigrams": _bigrams,
-    "scipy": _scipy,
-}
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore", Note)
-    warnings.filterwarnings("ignore", module="sklearn")
-    sys.stdout.write(json.dumps(_measure(sys.argv[1], int(sys.argv[2]))))
+    """Return the table of what is asked, the limits and the picture."""
+    return speed_report.section(rows, folder)
