@@ -6,6 +6,7 @@ tests tell that the sides do the same.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -71,8 +72,8 @@ def by_hand(seed: int, *, size: int) -> Run:
         return -(size / batch) * (likelihood + (0.5 * noise**2 + log_scale - 0.5 * z**2).sum())
 
     @jax.jit
-    def block(state: tuple[object, ...], data: jax.Array, rows: jax.Array) -> tuple[tuple[object, ...], jax.Array]:
-        def one(state: tuple[object, ...], rows: jax.Array) -> tuple[tuple[object, ...], jax.Array]:
+    def block(state: Any, data: jax.Array, rows: Any) -> tuple[Any, jax.Array]:
+        def one(state: Any, rows: jax.Array) -> tuple[Any, jax.Array]:
             params, moments, key = state
             key, own = jax.random.split(key)
             value, gradient = jax.value_and_grad(loss)(params, data[rows], own)
@@ -84,7 +85,7 @@ def by_hand(seed: int, *, size: int) -> Run:
     data = jnp.asarray(images(seed, size))
 
     def run(count: int) -> float:
-        state: tuple[object, ...] = (first, optimiser.init(first), jax.random.PRNGKey(seed))
+        state: Any = (first, optimiser.init(first), jax.random.PRNGKey(seed))
         batches, losses = np.random.default_rng(seed), np.zeros(1)
         for _ in range(count):
             state, found = block(state, data, batches.integers(size, size=(STEPS, batch)))

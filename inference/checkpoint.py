@@ -68,8 +68,12 @@ class Checkpoint:
             self.write_now(state, record)
 
     def write_now(self, state: Mapping[str, np.ndarray], record: Record) -> None:
-        """Write a checkpoint; the one that was there becomes the one before."""
+        """Write a checkpoint, into a folder that is made if need be; the one that was there becomes the one before."""
         start = time.monotonic()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {self._path.parent}: {error.strerror}") from error
         assert record.best is not None
         worth, elbo, best = record.best
         arrays = {f"state.{name}": array for name, array in state.items()}

@@ -291,7 +291,6 @@ def checkpoint(zoo: "Entry", settings: dict[str, Any], out: Path) -> Path | None
 
     if HOMES[settings.get("method", zoo.methods[0])] is not svi or settings.get("num_restarts", 1) > 1:
         return None
-    out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).exists():
         click.echo(f"going on from {out / CHECKPOINT}")
     return out / CHECKPOINT
