@@ -9,6 +9,8 @@ import numpy as np
 from latentzoo.inference.kernels.executors import Executor, using
 from latentzoo.models.language.contract import Params, map_leaves, map_rows, map_trees, num_rows, take_rows
 
+CHUNK_ROWS = 4096  # of what is known of each row
+
 EStep = Callable[[Params, Any, Any, Any], Any]
 
 
@@ -25,6 +27,11 @@ def chunks(data: Any, chunk_rows: int) -> Iterator[Any]:
     """Yield the rows of the data, `chunk_rows` at a time; each chunk is itself data."""
     for start in range(0, num_rows(data) or 0, chunk_rows):
         yield take_rows(data, slice(start, start + chunk_rows))
+
+
+def by_rows(function: Callable[[Any], np.ndarray], data: Any, chunk_rows: int = CHUNK_ROWS) -> np.ndarray:
+    """Return what a function has for each row, visited in chunks: no more of them are in memory at once."""
+    return np.concatenate([function(chunk) for chunk in chunks(data, chunk_rows)])
 
 
 def add(parts: Iterator[Any]) -> Any:

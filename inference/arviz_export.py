@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from latentzoo.inference.result import Fit, Restart
 
 MOST_VALUES = 5_000_000  # draws times rows in a file: each has the log likelihood of the row and a new one in its place
+DEEP_ROWS, DEEP_DRAWS = 1000, 100  # of a deep model, whose latent variables are those of rows
 ANOTHER = 1.0  # nats below the best bound, from which on a restart is called another optimum
 
 
@@ -24,6 +25,8 @@ def affordable_draws(fit: "Fit") -> int:
 
     Fewer where the parameters are many, and none where even the fewest would be too large.
     """
+    if fit.is_deep:
+        return DEEP_DRAWS
     if fit.is_point:
         return 1  # all are the same
     size = contract.num_numbers(fit.params)
@@ -36,6 +39,8 @@ def affordable_draws(fit: "Fit") -> int:
 
 def num_chains(fit: "Fit") -> int:
     """Return how many chains the export of a fit has."""
+    if fit.is_deep:
+        return 1
     return len(at_the_optimum(fit)) if fit.chains is None else len(next(iter(fit.chains.draws.values())))
 
 
@@ -54,8 +59,8 @@ class Chain(NamedTuple):
 
 def export(fit: "Fit", data: Any, num_draws: int, seed: int) -> Any:
     """Return the `InferenceData` of a fit: chains of a sampler, or of its restarts, with what they say of the data."""
-    import xarray as xr
-
+    if fit.is_deep:
+        return _of_rows(fit, data, num_draws, seed)
     chains = _of_sampler(fit, num_draws) if fit.chains is not None else _of_restarts(fit, num_draws, seed)
     dims = fit.entry.dims()
     draws = aligned([chain.draws for chain in chains], dims, fit.entry.exchangeable(fit.prior))
@@ -74,8 +79,39 @@ def export(fit: "Fit", data: Any, num_draws: int, seed: int) -> Any:
         observed_data=contract.leaves(data) or None,
         constant_data={f"prior_{name}": np.asarray(value) for name, value in contract.leaves(fit.prior).items()},
         dims={**{site: list(names) for site, names in dims.items()}, "obs": [row_plate]},
-        attrs={"inference_library": "latentzoo", "model": fit.entry.name, "method": fit.label, **_left_out(fit)},
+        attrs={**_attrs(fit), **_left_out(fit)},
     )
+    return _with_trace(inference_data, fit)
+
+
+def _of_rows(fit: "Fit", data: Any, num_draws: int, seed: int) -> Any:
+    """Return what the guide of a deep model says of rows, their latent variables, and the rows."""
+    total = contract.num_rows(data) or 0
+    rows = np.sort(np.random.default_rng(seed).permutation(total)[:DEEP_ROWS])
+    part = dataclasses.replace(fit, data=contract.take_rows(data, rows))
+    draws = part.posterior(num_draws, seed, sites=part.row_sites)
+    plate, prior = fit.entry.row_plates[0], contract.leaves(fit.prior)
+    observed = {name: leaf for name, leaf in contract.leaves(part.data).items() if np.shape(leaf)[:1] == (len(rows),)}
+    dims = {**fit.entry.dims(), **{name: (plate, *fit.entry.dims().get(name, ())[1:]) for name in observed}}
+    inference_data = importance.arviz().from_dict(
+        posterior={site: values[None] for site, values in draws.items()},
+        observed_data=observed,
+        constant_data={f"prior_{name}": np.asarray(value) for name, value in prior.items()},
+        coords={plate: rows},
+        dims={name: list(names) for name, names in dims.items()},
+        attrs=_attrs(fit),
+    )
+    return _with_trace(inference_data, fit)
+
+
+def _attrs(fit: "Fit") -> dict[str, str]:
+    return {"inference_library": "latentzoo", "model": fit.entry.name, "method": fit.label}
+
+
+def _with_trace(inference_data: Any, fit: "Fit") -> Any:
+    """Add the group of the trace of the bound, which has no draws."""
+    import xarray as xr
+
     trace = {name: ("step", column) for name, column in fit.trace._asdict().items() if name != "step"}
     inference_data.add_groups({"optimisation": xr.Dataset(trace, coords={"step": fit.trace.step})})
     return inference_data

@@ -19,6 +19,7 @@ from latentzoo.inference.storage import below, params_of, read_arrays, reading
 from latentzoo.models.language import contract
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.files import atomic
+from latentzoo.models.language.stream import Stream
 
 if TYPE_CHECKING:
     from latentzoo.inference.registry import Entry
@@ -27,7 +28,7 @@ FORMAT = 1
 SECONDS = 5.0  # between two checkpoints, and more where writing one takes long
 SHARE = 0.02  # of the time, that may be spent on writing them
 ROOM = 2**26  # bytes: of all in a checkpoint that is not as large as the parameters
-MOST_DIGESTED = 2**28  # bytes of an array; of a larger one some rows say which it is
+MOST_DIGESTED = 2**28  # bytes of an array; of a larger one, and of rows on disk, some say which they are
 State = dict[str, np.ndarray]
 
 
@@ -67,8 +68,12 @@ class Checkpoint:
             self.write_now(state, record)
 
     def write_now(self, state: Mapping[str, np.ndarray], record: Record) -> None:
-        """Write a checkpoint; the one that was there becomes the one before."""
+        """Write a checkpoint, into a folder that is made if need be; the one that was there becomes the one before."""
         start = time.monotonic()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {self._path.parent}: {error.strerror}") from error
         assert record.best is not None
         worth, elbo, best = record.best
         arrays = {f"state.{name}": array for name, array in state.items()}
@@ -137,7 +142,7 @@ def digest(tree: Any) -> str:
     for name, leaf in contract.leaves(tree).items():
         shape = np.shape(leaf)
         found.update(f"{name} {shape} {leaf.dtype}".encode())
-        size = int(np.prod(shape)) * leaf.dtype.itemsize
-        some = leaf if size <= MOST_DIGESTED else leaf[np.linspace(0, shape[0] - 1, 1000).astype(int)]
+        large = isinstance(leaf, Stream) or int(np.prod(shape)) * leaf.dtype.itemsize > MOST_DIGESTED
+        some = leaf[np.linspace(0, shape[0] - 1, 1000).astype(int)] if large else leaf
         found.update(np.ascontiguousarray(contract.as_numpy(some)).tobytes())
     return found.hexdigest()[:16]

@@ -33,6 +33,8 @@ def clustered_start(first: Params, data: Data, prior: Prior, spec: Spec, rng: np
     first: itself, too, where the rows are too few, or too much alike, to have so many clusters.
     """
     total = contract.num_rows(data) or 0
+    if total < spec.num_components:
+        return first
     rows = np.sort(rng.choice(total, min(total, MOST_ROWS), replace=False))
     found = fit_autoencoder(contract.take_rows(data, rows).x, spec, seed=int(rng.integers(2**32)), num_steps=NUM_STEPS)
     codes = found.encode(contract.take_rows(data, rows).x)

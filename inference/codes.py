@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import expit
 
 from latentzoo.inference.arrays import cholesky
 from latentzoo.models.language.deep import Posterior
@@ -106,12 +107,28 @@ def seen(
     (7)  Normal(a, s^2): - sum ((x - a)^2 / s^2 + log 2 pi s^2) / 2;  by a: (x - a) / s^2
     (8)  by log s: sum (x - a)^2 / s^2 - 1
     """
+    log_prob = log_likelihood(likelihood, x, output, scale)
     if likelihood == "bernoulli":
-        log_prob = (x * output - np.logaddexp(0.0, output)).sum(-1)
-        return Seen(log_prob, x - 1.0 / (1.0 + np.exp(-output)), np.zeros_like(log_prob))
+        return Seen(log_prob, x - expit(output), np.zeros_like(log_prob))
     gap = (x - output) / scale
-    log_prob = -(0.5 * gap**2 + np.log(scale) + 0.5 * LOG_2PI).sum(-1)
     return Seen(log_prob, gap / scale, (gap**2 - 1.0).sum(-1))
+
+
+def log_likelihood(
+    likelihood: str, x: Float[Array, "*batch features"], output: Float[Array, "*batch features"], scale: Any
+) -> Float[Array, "*batch"]:
+    """Return log p(x | output) by (6) or (7), without the derivatives: what a million draws are weighed by."""
+    if likelihood == "bernoulli":
+        # log(1 + exp a) without overflow, by functions that NumPy has vectorised: logaddexp takes ten times as long.
+        softplus = np.maximum(output, 0.0) + np.log1p(np.exp(-np.abs(output)))
+        return np.vecdot(x, output) - softplus.sum(-1)
+    gap = (x - output) / scale
+    return -(0.5 * gap**2 + np.log(scale) + 0.5 * LOG_2PI).sum(-1)
+
+
+def mean(likelihood: str, output: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
+    """Return the mean of the features given the decoder's output: probabilities of logits, or the output itself."""
+    return expit(output) if likelihood == "bernoulli" else output
 
 
 def noise_scale(prior: Any, theta: Any) -> Any:

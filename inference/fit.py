@@ -74,7 +74,7 @@ def fit(
     tol: a run has converged when its bound rises by less than this part of itself.
     keep_history: keep the parameters of every step in `fit.history`.
     progress: draw a bar with the time left.
-    options: the settings of the method: the fields of `Settings` in its module, such as `chunk_rows` of CAVI,
+    options: the settings of the method: the fields of `Settings` in its module, such as `executor` of CAVI,
         `learning_rate` of SVI, `num_chains` of NUTS.
 
     Raises

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from latentzoo.inference.mcmc import Chains
 
 FORMAT = 2  # of the files that hold a fit
+DENSITY_DRAWS = 200  # of a density that is in no closed form
 GROUPS = 10  # of draws, whose scatter tells the error of a density
 
 
@@ -195,6 +196,12 @@ class Fit:
         chosen = np.random.default_rng(seed).choice(total, num_draws, replace=num_draws > total)
         return Draws({site: merged[site][chosen] for site in sites or merged}, np.full(num_draws, np.nan))
 
+    @property
+    def row_sites(self) -> tuple[str, ...]:
+        """The latent variables of each row, which the guide draws."""
+        plates = self._source.plates(self._data(None))
+        return tuple(site for site, names in plates.items() if set(names) & set(self.entry.row_plates))
+
     @functools.cached_property
     def _source(self) -> GuideDraws:
         return GuideDraws(self.entry, self.runs_in, self.guide, self.prior, self.params)
@@ -215,27 +222,42 @@ class Fit:
             return form.predict(self.params, data, self.prior, self.entry.spec)
         return form.predict_at(self.posterior(num_draws, seed), self.params, data, self.prior, self.entry.spec)
 
-    def evaluate(self, data: Any = None, num_draws: int = 200, seed: int = 0) -> dict[str, float]:
+    def evaluate(self, data: Any = None, num_draws: int | None = None, seed: int = 0) -> dict[str, float]:
         """Return how well the fit predicts data, by default the fitted ones: numbers by name.
 
         `log_density` is the log predictive density of all rows, in nats: log E p(row | globals), summed over rows. It
         is in closed form where the model has one; else the mean over draws, and `log_density_error` is its Monte Carlo
-        standard error. A model may add numbers of its own, such as a perplexity. Where nothing is observed there is
-        nothing to predict, and there are no numbers.
+        standard error. Of a deep model it is the importance-weighted bound L_K, beside the ELBO and with what tells
+        how far it can be trusted (`inference.deep.evaluate`). A model may add numbers of its own, such as a perplexity.
+        Where nothing is observed there is nothing to predict, and there are no numbers.
+
+        num_draws: of a deep model K, the draws of each row. By default 200; of a deep model 1,000, and if there are
+        many rows L_K is that of some, drawn by the seed: `num_rows_left_out` counts the others.
         """
-        contract.check_whole("num_draws", num_draws, least=2)
+        if num_draws is not None:
+            contract.check_whole("num_draws", num_draws, least=2)
         data, form = self._data(data), self.entry.closed_form
         if not self.entry.has_rows:
             return {}
-        rows, error = self._log_predictive(data, num_draws, seed)
-        found = {
-            "log_density": float(rows.sum()),
-            "log_density_per_row": float(rows.mean()),
-            "log_density_error": error,
-            "num_rows": float(len(rows)),
-        }
+        if self.is_deep:
+            from latentzoo.inference import deep
+
+            found = deep.evaluate(self.entry, data, self.prior, self.params, num_draws, seed)
+        else:
+            rows, error = self._log_predictive(data, num_draws or DENSITY_DRAWS, seed)
+            found = {
+                "log_density": float(rows.sum()),
+                "log_density_per_row": float(rows.mean()),
+                "log_density_error": error,
+                "num_rows": float(len(rows)),
+            }
         own = getattr(form, "metrics", None)
         return found | (own(found["log_density"], self.params, data, self.entry.spec) if own else {})
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether its networks and its guide are the model's own, whose rows are weighed by hand."""
+        return not self.entry.is_exact and self.guide is None
 
     def baselines(self, data: Any, validation: Any = None) -> dict[str, float]:
         """Return what simpler or smoother models reach on data, where the model has such: numbers by name.
@@ -248,17 +270,9 @@ class Fit:
         return own(self.params, self._data(None), self._data(data), validation, self.entry.spec)
 
     def _log_predictive(self, data: Any, num_draws: int, seed: int) -> tuple[np.ndarray, float]:
-        """Return the log predictive density of each row, and the Monte Carlo error of their sum.
-
-        Of a deep model it is its importance-weighted bound L_K, with as many particles as draws.
-        """
+        """Return the log predictive density of each row, and the Monte Carlo error of their sum."""
         if self.chains is None and self.guide is None and has_log_predictive(self.entry):
             return log_predictive(self.entry, data, self.prior, self.params), 0.0
-        if not self.entry.is_exact and self.guide is None:
-            from latentzoo.inference import deep
-
-            found = deep.evidence(self.entry, data, self.params, prior=self.prior, num_particles=num_draws, seed=seed)
-            return found.rows, found.error
         draws = self.posterior(num_draws, seed)
         groups = np.array_split(np.arange(num_draws), min(GROUPS, num_draws))
         each = np.stack([self._log_density(data, {s: d[group] for s, d in draws.items()}) for group in groups])
@@ -325,6 +339,9 @@ class Fit:
         posterior_predictive, log_likelihood, sample_stats (lp = log p(data, draw), log_q; what the sampler tells),
         observed_data, constant_data, and optimisation: the trace of the bound, which has no draws. Dimensions bear the
         names of the plates.
+
+        Of a deep model, whose parameters are points, the posterior is that of the latent variables of rows under the
+        guide of the best restart: of at most 1,000 rows, drawn by the seed, which the coordinate `rows` tells apart.
         """
         from latentzoo.inference.arviz_export import export
 

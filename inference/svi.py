@@ -282,6 +282,7 @@ def _at_rest(schedule: str, level: int, last: bool) -> bool:
 
 def _params(zoo: "Entry", start: Params, values: dict[str, np.ndarray]) -> Params:
     """Return the parameters by the tree of the model; those of another guide are a dict by the names of their sites."""
+    values = in_precision(values, "float64")  # whatever the steps were in
     if start.phi is not None:
         return zoo.params(values)
     point = {name: value for name, value in values.items() if name.startswith("theta.")}

@@ -16,7 +16,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from latentzoo.models.language.contract import Constraint, Reading, missing, optional, positive, shared, simplex
+from latentzoo.models.language.contract import (
+    Constraint,
+    Reading,
+    missing,
+    optional,
+    positive,
+    shared,
+    simplex,
+    take_rows,
+)
 from latentzoo.models.language.deep import (
     DeepSpec,
     check_features,
@@ -202,8 +211,15 @@ def read(
 def default_data(
     spec: Spec, *, num_labelled: int | None = DIGITS_LABELLED, label_seed: int = 0, **options: Any
 ) -> Reading:
-    """Return scikit-learn's images of the digits below num_classes, of which 100 keep their labels."""
-    return _hidden(digits(Data, spec.num_classes, **options), num_labelled, label_seed)
+    """Return scikit-learn's images of the digits below num_classes, of which 100 keep their labels.
+
+    A tenth, every tenth row, is kept apart with all its labels: what the labels that are hidden are guessed as is
+    measured on it.
+    """
+    found = digits(Data, spec.num_classes, **options)
+    apart = np.arange(len(found.data.x)) % 10 == 0
+    reading = found._replace(data=take_rows(found.data, ~apart), test=take_rows(found.data, apart))
+    return _hidden(reading, num_labelled, label_seed)
 
 
 def _with_labels(data: Data) -> Data:

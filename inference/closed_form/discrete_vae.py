@@ -22,14 +22,15 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
-from scipy.special import expit, log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.discrete_vae import Phi
-from latentzoo.inference.accumulate import add, chunks
+from latentzoo.inference.accumulate import add, by_rows, chunks
 from latentzoo.inference.backward import Tape, backward, forward
-from latentzoo.inference.codes import LOG_2PI, noise_scale
+from latentzoo.inference.clusters import scores
+from latentzoo.inference.codes import LOG_2PI, mean, noise_scale
 from latentzoo.models.discrete_vae import Data, Prior, Spec, Theta
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError
@@ -79,8 +80,8 @@ def _sums(params: Params, x: Array, prior: Prior, codes: "Codes", spec: Spec) ->
     by_logits = by_states - q_states * by_states.sum(-1, keepdims=True)  # (4)
     by_encoder, _ = backward(_encoder(x, spec), params.phi.encoder, rows.tape, by_logits.reshape(len(x), -1))
 
-    mean, variance = codes.mean(spec), 1.0 if spec.likelihood == "bernoulli" else rows.scale**2
-    by_output = (q.T @ x - q.sum(0)[:, None] * mean) / variance  # (5)
+    means, variance = codes.mean(spec), 1.0 if spec.likelihood == "bernoulli" else rows.scale**2
+    by_output = (q.T @ x - q.sum(0)[:, None] * means) / variance  # (5)
     by_log_scale = (q * (rows.misfit - size)).sum()  # (6)
     return Sums(fitted.sum() - rows.kl().sum(), by_encoder, by_output, by_log_scale)
 
@@ -123,7 +124,7 @@ class Codes(NamedTuple):
 
     def mean(self, spec: Spec) -> Float[Array, "codes features"]:
         """Return the mean of the features at each code."""
-        return expit(self.output) if spec.likelihood == "bernoulli" else self.output
+        return mean(spec.likelihood, self.output)
 
 
 class Rows(NamedTuple):
@@ -242,3 +243,22 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     code, x = (_by_rows(each, params, data, prior, spec) for each in (code_probs, reconstruction))
     exact = posterior_probs(params, data, prior, spec)
     return {"code_probs": code, "code": code.argmax(-1), "posterior_probs": exact, "x": x}
+
+
+def encoded(params: Params, data: Data, spec: Spec) -> Int[Array, "rows num_latents"]:
+    """Return the most probable state of each variable under q."""
+    logits, _ = forward(_encoder(data.x, spec), params.phi.encoder, data.x)
+    return logits.reshape(len(data.x), spec.num_latents, spec.num_states).argmax(-1)
+
+
+def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
+    """Return how joint codes, and each variable of several, agree with the classes, where rows have labels."""
+    if data.label is None:
+        return {}
+    label, code = data.label, by_rows(lambda part: encoded(params, part, spec), data)
+    joint = np.ravel_multi_index(tuple(code.T), (spec.num_states,) * spec.num_latents)
+    found = scores(joint, label)
+    if not found or spec.num_latents == 1:
+        return found
+    each = {f"code{index}_nmi": scores(states, label)["nmi"] for index, states in enumerate(code.T)}
+    return {**found, **each}

@@ -40,13 +40,15 @@ that component, and with all of q_n in one of several that are far apart, too: t
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.mixture_vae import Phi
+from latentzoo.inference.accumulate import by_rows
 from latentzoo.inference.backward import backward, forward
 from latentzoo.inference.clustered_start import clustered_start
-from latentzoo.inference.codes import LOG_2PI, Gaussian, Seen, noise_gradient, noise_scale, seen
+from latentzoo.inference.clusters import scores
+from latentzoo.inference.codes import LOG_2PI, Gaussian, log_likelihood, mean, noise_gradient, noise_scale, seen
 from latentzoo.inference.divergences import kl_diagonal_normal
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.deep import code_size
@@ -187,15 +189,21 @@ def encoded(params: Params, data: Data, spec: Spec) -> tuple[Gaussian, Float[Arr
     return split(forward(encoder, params.phi.encoder, data.x)[0], spec)
 
 
+def assigned(params: Params, data: Data, spec: Spec) -> Int[Array, "rows"]:
+    """Return the most probable component of each row, at the mean of q(latent)."""
+    q, logits = encoded(params, data, spec)
+    return Components.at(q.loc, params.theta, logits).log_resp.argmax(-1)
+
+
 def decoded(params: Params, w: Float[Array, "*batch num_latents"], spec: Spec) -> Float[Array, "*batch features"]:
     """Return the decoder's output, logits or means, at latent coordinates."""
     _, decoder = chains(params.theta, spec)
     return forward(decoder, params.theta.decoder, w)[0]
 
 
-def observed(params: Params, data: Data, prior: Prior, w: Array, spec: Spec) -> Seen:
+def observed(params: Params, data: Data, prior: Prior, w: Array, spec: Spec) -> Float[Array, "*batch"]:
     """Return log p(x_n | w_n) of each row."""
-    return seen(spec.likelihood, data.x, decoded(params, w, spec), noise_scale(prior, params.theta))
+    return log_likelihood(spec.likelihood, data.x, decoded(params, w, spec), noise_scale(prior, params.theta))
 
 
 def terms(params: Params, data: Data, prior: Prior, noise: dict[str, Array], spec: Spec) -> Terms:
@@ -203,7 +211,7 @@ def terms(params: Params, data: Data, prior: Prior, noise: dict[str, Array], spe
     (q, logits), eps = encoded(params, data, spec), noise["latent"]
     w = q.push(eps)
     mixture = Components.at(w, params.theta, logits)
-    reconstruction = observed(params, data, prior, w, spec).log_prob
+    reconstruction = observed(params, data, prior, w, spec)
     return Terms(reconstruction, mixture.divergence, q.log_prob_at(eps) - mixture.geometric)
 
 
@@ -216,7 +224,7 @@ def log_weights(params: Params, data: Data, prior: Prior, noise: dict[str, Array
     (q, _), eps = encoded(params, data, spec), noise["latent"]
     w = q.push(eps)
     marginal = Components.at(w, params.theta, None).marginal
-    return observed(params, data, prior, w, spec).log_prob + marginal - q.log_prob_at(eps)
+    return observed(params, data, prior, w, spec) + marginal - q.log_prob_at(eps)
 
 
 def bounds(params: Params, data: Data, prior: Prior, noise: dict[str, Array], spec: Spec) -> Float[Array, "rows"]:
@@ -224,7 +232,7 @@ def bounds(params: Params, data: Data, prior: Prior, noise: dict[str, Array], sp
     theta, (q, logits) = params.theta, encoded(params, data, spec)
     w = q.push(noise["latent"])
     mixture = Components.at(w, theta, logits)
-    reconstruction = observed(params, data, prior, w, spec).log_prob
+    reconstruction = observed(params, data, prior, w, spec)
     if logits is None:
         near = matched(q, theta)
         kl = kl_diagonal_normal(q.loc, q.scale, near.loc, near.scale)
@@ -251,5 +259,10 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     q, logits = encoded(params, data, spec)
     resp = Components.at(q.loc, params.theta, logits).resp
     output = decoded(params, q.loc, spec)
-    x = 1.0 / (1.0 + np.exp(-output)) if spec.likelihood == "bernoulli" else output
+    x = mean(spec.likelihood, output)
     return {"responsibilities": resp, "component": resp.argmax(-1), "latent": q.loc, "latent_sd": q.scale, "x": x}
+
+
+def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
+    """Return how the most probable components agree with the classes, where rows have labels."""
+    return {} if data.label is None else scores(by_rows(lambda part: assigned(params, part, spec), data), data.label)

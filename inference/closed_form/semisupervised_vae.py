@@ -35,8 +35,18 @@ from jaxtyping import Bool, Float
 from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.semisupervised_vae import Phi
+from latentzoo.inference import label_baselines
+from latentzoo.inference.accumulate import chunks
 from latentzoo.inference.backward import Tape, backward, forward
-from latentzoo.inference.codes import Gaussian, Seen, noise_gradient, noise_scale, seen, standard_log_prob
+from latentzoo.inference.codes import (
+    Gaussian,
+    log_likelihood,
+    mean,
+    noise_gradient,
+    noise_scale,
+    seen,
+    standard_log_prob,
+)
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.deep import code_size
 from latentzoo.models.language.networks import Chain
@@ -45,6 +55,9 @@ from latentzoo.models.semisupervised_vae import Data, Prior, Spec, Theta
 
 METHODS = ("svi",)
 PROOF = "common noise"
+CHUNK_ROWS = 4096  # that are classified together
+BASELINE_ROWS = 5000  # that simpler models are fitted to at most
+BASELINE_STEPS = 200
 
 Array = Any
 
@@ -77,20 +90,20 @@ class Way(NamedTuple):
 
     q: Gaussian
     z: Float[Array, "classes rows num_latents"]
-    of_x: Seen
+    output: Float[Array, "classes rows features"]
     seen_by: Tape
     made_by: Tape
 
 
-def way(params: Params, data: Data, prior: Prior, eps: Array, spec: Spec) -> Way:
+def way(params: Params, data: Data, eps: Array, spec: Spec) -> Way:
     """Run the encoder and the decoder with every class (2)."""
     theta, phi, (_, encoder, decoder) = params.theta, params.phi, chains(params.theta, spec)
-    classes = np.eye(spec.num_classes)[:, None, :]
+    classes = np.eye(spec.num_classes, dtype=data.x.dtype)[:, None, :]
     code, seen_by = forward(encoder, phi.encoder, beside(data.x, classes))
     q = Gaussian.of(code, spec.num_latents)
     z = q.push(eps)
     output, made_by = forward(decoder, theta.decoder, beside(z, classes))
-    return Way(q, z, seen(spec.likelihood, data.x, output, noise_scale(prior, theta)), seen_by, made_by)
+    return Way(q, z, output, seen_by, made_by)
 
 
 def beside(left: Float[Array, "*batch a"], right: Float[Array, "*batch b"]) -> Float[Array, "*batch a+b"]:
@@ -99,9 +112,9 @@ def beside(left: Float[Array, "*batch a"], right: Float[Array, "*batch b"]) -> F
     return np.concatenate([np.broadcast_to(each, (*batch, each.shape[-1])) for each in (left, right)], -1)
 
 
-def log_weights_by_class(found: Way, prior: Prior, eps: Array) -> Float[Array, "classes rows"]:
+def log_weights_by_class(found: Way, log_prob: Array, prior: Prior, eps: Array) -> Float[Array, "classes rows"]:
     """Return (3)."""
-    log_joint = found.of_x.log_prob + np.log(prior.class_probs)[:, None] + standard_log_prob(found.z)
+    log_joint = log_prob + np.log(prior.class_probs)[:, None] + standard_log_prob(found.z)
     return log_joint - found.q.log_prob_at(eps)
 
 
@@ -142,20 +155,21 @@ def value_and_gradient(
     theta, phi, eps, alpha = params.theta, params.phi, noise["latent"], prior.classification_weight
     classifier, encoder, decoder = chains(theta, spec)
     logits, read_by = forward(classifier, phi.classifier, data.x)
-    labels, found = Labels.of(logits, data.label), way(params, data, prior, eps, spec)
+    labels, found = Labels.of(logits, data.label), way(params, data, eps, spec)
+    of_x = seen(spec.likelihood, data.x, found.output, noise_scale(prior, theta))
     log_r = labels.log_q
-    r, h = np.exp(log_r), log_weights_by_class(found, prior, eps) - log_r
+    r, h = np.exp(log_r), log_weights_by_class(found, of_x.log_prob, prior, eps) - log_r
     bound = (r * h).sum(0)  # (4)
     value = bound.sum() + alpha * labels.log_right.sum()
 
-    by_output = r[..., None] * found.of_x.by_output
+    by_output = r[..., None] * of_x.by_output
     by_decoder, by_input = backward(decoder, theta.decoder, found.made_by, by_output)
     by_z = by_input[..., : spec.num_latents] - r[..., None] * found.z  # (9)
     by_encoder, _ = backward(encoder, phi.encoder, found.seen_by, found.q.by_code(eps, by_z, r))  # (10)
     by_right = np.where(labels.has_one, labels.is_label - np.exp(labels.log_softmax), 0.0)
     by_logits = r * (h - bound) + alpha * by_right  # (7), (8)
     by_classifier, _ = backward(classifier, phi.classifier, read_by, by_logits.T)
-    by_theta = Theta(by_decoder, noise_gradient(theta, found.of_x, r))
+    by_theta = Theta(by_decoder, noise_gradient(theta, of_x, r))
     return float(value), Params(by_theta, Phi(by_classifier, by_encoder))
 
 
@@ -173,17 +187,20 @@ def log_weights(params: Params, data: Data, prior: Prior, noise: dict[str, Array
 
     Rows with a label count as seen with it, so that the bound is on log p(x, y), else on log p(x); alpha has no part.
     """
-    eps = noise["latent"]
-    w = log_weights_by_class(way(params, data, prior, eps, spec), prior, eps)
+    eps = noise["latent"][..., None, :, :]  # the same for every class
+    found = way(params, data, eps, spec)
+    log_prob = log_likelihood(spec.likelihood, data.x, found.output, noise_scale(prior, params.theta))
+    w = log_weights_by_class(found, log_prob, prior, eps)
     is_label = data.label == np.arange(spec.num_classes)[:, None]
-    return logsumexp(np.where(is_label | (data.label < 0), w, -np.inf), axis=0)
+    return logsumexp(np.where(is_label | (data.label < 0), w, -np.inf), axis=-2)
 
 
 def bounds(params: Params, data: Data, prior: Prior, noise: dict[str, Array], spec: Spec) -> Float[Array, "rows"]:
     """Return (4) of each row with (6) for w, the reconstruction at this draw; alpha has no part."""
-    found, log_r = way(params, data, prior, noise["latent"], spec), classified(params, data, spec).log_q
-    w = found.of_x.log_prob + np.log(prior.class_probs)[:, None] - found.q.kl()
-    return (np.exp(log_r) * (w - log_r)).sum(0)
+    found, log_r = way(params, data, noise["latent"][..., None, :, :], spec), classified(params, data, spec).log_q
+    log_prob = log_likelihood(spec.likelihood, data.x, found.output, noise_scale(prior, params.theta))
+    w = log_prob + np.log(prior.class_probs)[:, None] - found.q.kl()
+    return (np.exp(log_r) * (w - log_r)).sum(-2)
 
 
 def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:
@@ -198,14 +215,37 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     one_hot = np.eye(spec.num_classes)[label]
     latent = forward(encoder, params.phi.encoder, beside(data.x, one_hot))[0][..., : spec.num_latents]
     output = forward(decoder, params.theta.decoder, beside(latent, one_hot))[0]
-    x = 1.0 / (1.0 + np.exp(-output)) if spec.likelihood == "bernoulli" else output
+    x = mean(spec.likelihood, output)
     return {"label_probs": probs, "label": label, "latent": latent, "x": x}
 
 
 def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
     """Return the part of the rows with a label whose most probable class it is; nothing where no row has one."""
-    labels = classified(params, data, spec)
-    if not labels.has_one.any():
+    total = right = 0.0
+    for part in chunks(data, CHUNK_ROWS):
+        labels = classified(params, part, spec)
+        total += float(labels.has_one.sum())
+        right += float((part.label == labels.log_softmax.argmax(0))[labels.has_one].sum())
+    return {"num_labelled": total, "accuracy": right / total} if total else {}
+
+
+def baselines(params: Params, fitted: Data, data: Data, validation: Data | None, spec: Spec) -> dict[str, float]:
+    """Return the accuracy of simpler models of the label, which are fitted to the same rows, at most 5,000 of them.
+
+    Of more, those with a label come first. Nothing where no row that is fitted, or none of the data, has a label.
+    """
+    known = np.asarray(fitted.label) >= 0
+    if not known.any() or not (np.asarray(data.label) >= 0).any():
         return {}
-    right = data.label == labels.log_softmax.argmax(0)
-    return {"num_labelled": float(labels.has_one.sum()), "accuracy": float(right[labels.has_one].mean())}
+    first = np.argsort(~known, kind="stable")[:BASELINE_ROWS]
+    x, label = fitted.x[first], fitted.label[first]
+    network = label_baselines.labelled_only(x, label, spec.num_classes, hidden=spec.hidden, num_steps=BASELINE_STEPS)
+    rbm = label_baselines.classification_rbm(x, label, spec.num_classes, num_steps=BASELINE_STEPS)
+    pseudo = label_baselines.pseudo_labels(x, label, spec.num_classes)
+    models: dict[str, label_baselines.Classifier] = {
+        "labelled_only": network,
+        "classification_rbm": rbm,
+        "pseudo_labels": pseudo,
+    }
+    found = label_baselines.accuracies({name: (each, data.x[:]) for name, each in models.items()}, data.label)
+    return {f"{name}_accuracy": value for name, value in found.items()}

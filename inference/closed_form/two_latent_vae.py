@@ -19,8 +19,18 @@ import numpy as np
 from jaxtyping import Float
 
 from latentzoo.guides.two_latent_vae import Phi
+from latentzoo.inference.accumulate import by_rows
 from latentzoo.inference.backward import backward, forward
-from latentzoo.inference.codes import Gaussian, noise_gradient, noise_scale, seen, standard_log_prob
+from latentzoo.inference.clusters import neighbours_accuracy
+from latentzoo.inference.codes import (
+    Gaussian,
+    log_likelihood,
+    mean,
+    noise_gradient,
+    noise_scale,
+    seen,
+    standard_log_prob,
+)
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.deep import code_size
 from latentzoo.models.language.networks import Chain
@@ -101,15 +111,15 @@ def log_weights(params: Params, data: Data, prior: Prior, noise: dict[str, Array
     """Return (3) of each row: the logarithm of its importance weight at this draw."""
     q, eps = posterior(params, data, spec), _stacked(noise)
     yz = q.push(eps)
-    of_x = seen(spec.likelihood, data.x, decoded(params, yz, spec), noise_scale(prior, params.theta))
-    return of_x.log_prob + standard_log_prob(yz) - q.log_prob_at(eps)
+    log_prob_x = log_likelihood(spec.likelihood, data.x, decoded(params, yz, spec), noise_scale(prior, params.theta))
+    return log_prob_x + standard_log_prob(yz) - q.log_prob_at(eps)
 
 
 def bounds(params: Params, data: Data, prior: Prior, noise: dict[str, Array], spec: Spec) -> Float[Array, "rows"]:
     """Return (4) of each row, the reconstruction at this draw."""
     q = posterior(params, data, spec)
     output = decoded(params, q.push(_stacked(noise)), spec)
-    return seen(spec.likelihood, data.x, output, noise_scale(prior, params.theta)).log_prob - q.kl()
+    return log_likelihood(spec.likelihood, data.x, output, noise_scale(prior, params.theta)) - q.kl()
 
 
 def _stacked(noise: dict[str, Array]) -> Float[Array, "*batch coordinates"]:
@@ -126,5 +136,12 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     output = decoded(params, q.loc, spec)
     first, second = np.split(q.loc, [spec.num_first], -1)
     first_sd, second_sd = np.split(q.scale, [spec.num_first], -1)
-    x = 1.0 / (1.0 + np.exp(-output)) if spec.likelihood == "bernoulli" else output
+    x = mean(spec.likelihood, output)
     return {"first": first, "first_sd": first_sd, "second": second, "second_sd": second_sd, "x": x}
+
+
+def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
+    """Return how well the nearest codes tell the class of a row, where rows have labels."""
+    if data.label is None:
+        return {}
+    return neighbours_accuracy(by_rows(lambda part: posterior(params, part, spec).loc, data), data.label)

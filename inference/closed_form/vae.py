@@ -16,8 +16,18 @@ import numpy as np
 from jaxtyping import Float
 
 from latentzoo.guides.vae import Phi
+from latentzoo.inference.accumulate import by_rows
 from latentzoo.inference.backward import backward, forward
-from latentzoo.inference.codes import Gaussian, noise_gradient, noise_scale, seen, standard_log_prob
+from latentzoo.inference.clusters import neighbours_accuracy
+from latentzoo.inference.codes import (
+    Gaussian,
+    log_likelihood,
+    mean,
+    noise_gradient,
+    noise_scale,
+    seen,
+    standard_log_prob,
+)
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.deep import code_size
 from latentzoo.models.vae import Data, Prior, Spec, Theta
@@ -76,15 +86,15 @@ def log_weights(params: Params, data: Data, prior: Prior, noise: dict[str, Array
     """Return (2) of each row: the logarithm of its importance weight at this draw."""
     q, eps = posterior(params, data, spec), noise["latent"]
     z = q.push(eps)
-    of_x = seen(spec.likelihood, data.x, decoded(params, z, spec), noise_scale(prior, params.theta))
-    return of_x.log_prob + standard_log_prob(z) - q.log_prob_at(eps)
+    log_prob_x = log_likelihood(spec.likelihood, data.x, decoded(params, z, spec), noise_scale(prior, params.theta))
+    return log_prob_x + standard_log_prob(z) - q.log_prob_at(eps)
 
 
 def bounds(params: Params, data: Data, prior: Prior, noise: dict[str, Array], spec: Spec) -> Float[Array, "rows"]:
     """Return (3) of each row, the reconstruction at this draw."""
     q = posterior(params, data, spec)
     output = decoded(params, q.push(noise["latent"]), spec)
-    return seen(spec.likelihood, data.x, output, noise_scale(prior, params.theta)).log_prob - q.kl()
+    return log_likelihood(spec.likelihood, data.x, output, noise_scale(prior, params.theta)) - q.kl()
 
 
 def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, Array]:
@@ -95,5 +105,12 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
     q = posterior(params, data, spec)
     output = decoded(params, q.loc, spec)
     sd = np.sqrt((q.scale**2).sum(-1)) if q.is_full else q.scale
-    x = 1.0 / (1.0 + np.exp(-output)) if spec.likelihood == "bernoulli" else output
+    x = mean(spec.likelihood, output)
     return {"latent": q.loc, "latent_sd": sd, "x": x}
+
+
+def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
+    """Return how well the nearest codes tell the class of a row, where rows have labels."""
+    if data.label is None:
+        return {}
+    return neighbours_accuracy(by_rows(lambda part: posterior(params, part, spec).loc, data), data.label)

@@ -1,8 +1,8 @@
 """The pictures of a fit: the ascent of its bound or the draws of its sampler, and those that a model has of its own.
 
-A file of this folder that bears the name of a model holds that model's own pictures: a function `draw(fit)` that
-returns them by name. It is found by its name; a model without one has the general pictures only. Files of general
-pictures are named in `GENERAL`.
+A file of this folder that bears the name of a model holds that model's own pictures: a function `draw(fit, test=None)`
+that returns them by name, with the rows of the test data where it draws rows and there are some. It is found by its
+name; a model without one has the general pictures only. Files of general pictures are named in `GENERAL`.
 """
 
 import importlib
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GENERAL = ("comparison", "dot", "network", "samplers", "trace")  # files of no model, whatever models are called
+# Files of no model, whatever models are called.
+GENERAL = ("comparison", "deep", "dot", "network", "panels", "samplers", "trace")
 DPI = 150
 INK, ACCENT = "#333333", "#882255"
 # Nine colours that the colour-blind tell apart (Paul Tol's "muted") and three shapes: 27 components before one repeats.
@@ -32,10 +33,12 @@ COLOURS = ("#CC6677", "#332288", "#117733", "#88CCEE", "#AA4499", "#999933", "#4
 SHAPES = ("o", "^", "s")
 
 
-def draw(fit: Fit) -> dict[str, "Figure | Graph"]:
+def draw(fit: Fit, test: Any = None) -> dict[str, "Figure | Graph"]:
     """Return the pictures of a fit by name: `elbo`, or `trace` of a sampler, and the model's own.
 
     A fit of a single step, as "exact" is, has no way to its bound, and so no picture of it.
+
+    test: data that were not fitted, whose rows the pictures of deep models show.
     """
     if fit.chains is None:
         pictures: dict[str, Figure | Graph] = {"elbo": elbo(fit)} if len(fit.elbo_trace) > 1 else {}
@@ -43,11 +46,11 @@ def draw(fit: Fit) -> dict[str, "Figure | Graph"]:
         pictures = {"trace": importlib.import_module(f"{__name__}.trace").draw(fit, fit.chains)}
     own = f"{__name__}.{fit.entry.name}"
     if fit.entry.name not in GENERAL and find_spec(own):
-        pictures |= importlib.import_module(own).draw(fit)
+        pictures |= importlib.import_module(own).draw(fit, test)
     return pictures
 
 
-def save(fit: Fit, folder: str | os.PathLike[str]) -> list[Path]:
+def save(fit: Fit, folder: str | os.PathLike[str], test: Any = None) -> list[Path]:
     """Write the pictures of a fit as PNG files into a folder, which is made if need be; return their paths.
 
     Graphs are written in DOT where Graphviz's `dot` is missing.
@@ -61,7 +64,7 @@ def save(fit: Fit, folder: str | os.PathLike[str]) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-    return [_save(picture, folder / name) for name, picture in draw(fit).items()]
+    return [_save(picture, folder / name) for name, picture in draw(fit, test).items()]
 
 
 def _save(picture: "Figure | Graph", path: Path) -> Path:

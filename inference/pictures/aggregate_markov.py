@@ -17,7 +17,7 @@ LONGEST = 12  # letters of a word; what is longer is cut
 NUMBER, BAR, COLUMN = 0.4, 2.0, 1.0
 
 
-def draw(fit: Fit) -> dict[str, "Figure"]:
+def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return the table of the classes; a fit by a guide of one's own has none."""
     if fit.chains is not None or fit.guide is not None:
         return {}

@@ -1,5 +1,7 @@
 """A fitted Bayesian network: its graph, each node with the probabilities of its states before anything is known."""
 
+from typing import Any
+
 import numpy as np
 
 from latentzoo.inference.pictures.dot import Graph
@@ -9,7 +11,7 @@ from latentzoo.models.language.contract import Params
 from latentzoo.models.language.errors import UserError
 
 
-def draw(fit: Fit) -> dict[str, Graph]:
+def draw(fit: Fit, test: Any = None) -> dict[str, Graph]:
     """Return the graph; a fit by a guide of one's own, or of a network too wide for exact inference, has none."""
     if fit.params.theta is None or fit.guide is not None:
         return {}

@@ -35,7 +35,7 @@ class Centre(NamedTuple):
     share: float | None
 
 
-def draw(fit: Fit) -> dict[str, "Figure"]:
+def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return the map; of a fit that was loaded without its data, the centres alone."""
     found = centres(fit)
     places = np.array([centre.place for centre in found]) if fit.data is None else np.asarray(fit.data.location)

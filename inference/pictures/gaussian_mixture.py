@@ -22,7 +22,7 @@ RADII = (1.0, 2.0)  # of the ellipses, in standard deviations
 CIRCLE = np.stack([f(np.linspace(0.0, 2.0 * np.pi, 90)) for f in (np.cos, np.sin)])
 
 
-def draw(fit: Fit) -> dict[str, "Figure"]:
+def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return the picture of the components; a fit by a guide of one's own or a sampler has none."""
     if fit.chains is not None or fit.guide is not None:
         return {}

@@ -21,7 +21,7 @@ MOST_ARROWS = 6
 MOST_BARS = 16
 
 
-def draw(fit: Fit) -> dict[str, "Figure"]:
+def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return the picture of rows and variance; of a fit that was loaded without its data, the variance alone."""
     found = directions(fit.params.theta)
     title = f"probabilistic PCA by {name_of(fit)}, {worth_of(fit)}"

@@ -21,7 +21,7 @@ NUM_POINTS = 160  # along an axis of the plane
 LEVELS = (0.02, 0.1, 0.3, 0.6, 0.9)  # of contours: parts of the highest density
 
 
-def draw(fit: Fit) -> dict[str, "Figure"]:
+def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return the picture of the target and the fit."""
     figure = new_figure(8.0, 4.6)
     axes = figure.subplots()

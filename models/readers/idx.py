@@ -127,7 +127,7 @@ def _unpacked(path: Path, header: Header, file: File) -> np.ndarray:
     parts = _parts(path, header, file)
     if stream.is_large(header.size, header.dtype):
         return stream.on_disk(parts, header.dtype, header.shape, path)
-    return np.frombuffer(b"".join(parts), dtype=header.dtype).reshape(header.shape)
+    return np.frombuffer(bytearray().join(parts), dtype=header.dtype).reshape(header.shape)
 
 
 def _parts(path: Path, header: Header, file: File) -> Iterator[bytes]:

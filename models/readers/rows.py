@@ -24,6 +24,7 @@ from latentzoo.models.language.errors import UserError, choose
 from latentzoo.models.language.stream import Stream, floats
 from latentzoo.models.language.words import pack, unpack
 from latentzoo.models.readers import idx, npz
+from latentzoo.models.readers.csv_file import place_of
 from latentzoo.models.readers.idx import Part
 from latentzoo.models.readers.labelled import LABEL, NONE, read_labelled, write_labelled
 from latentzoo.models.readers.table import names_of
@@ -113,6 +114,7 @@ def digits(kind: Any, num_classes: int = 10, *, threshold: float | None = None, 
         raise UserError(f"{next(iter(others))} is for a file: name one, or leave it out to have {DIGITS}")
     if num_classes > 10:
         raise UserError(f"num_classes is {num_classes}: {DIGITS} have 10 classes; take fewer, or name a file")
+    _check_threshold(threshold)
     bunch = load_digits()
     rows = bunch.target < num_classes
     raw, label = bunch.data[rows].astype(np.float32), bunch.target[rows].astype(np.int64)
@@ -159,14 +161,18 @@ def _source(path: Path) -> str:
 def _check_options(path: Path, source: str, options: Options) -> None:
     """Refuse an option that is wrong, or for another kind of source."""
     choose(options.part, ("train", "test"), "part")
-    if options.threshold is not None:
-        check_number("threshold", options.threshold, least=-(2.0**32))
+    _check_threshold(options.threshold)
     given = [name for name in ("columns", "label", "x") if getattr(options, name) is not None]
     given += ["part"] if options.part != "train" else []
     for name in given:
         if name not in _TAKES[source]:
             takers = " or ".join(each for each, names in _TAKES.items() if name in names)
             raise UserError(f"{name} is for {takers}, and {path} is {source}: leave it out")
+
+
+def _check_threshold(threshold: float | None) -> None:
+    if threshold is not None:
+        check_number("threshold", threshold, least=-(2.0**32))
 
 
 def _start(path: Path) -> bytes:
@@ -261,10 +267,8 @@ def _chosen(path: Path, x: Any, names: tuple[str, ...] | None, columns: tuple[st
     """Return the features of these names, in this order."""
     if names is None or isinstance(x, Stream):
         why = "its features have no names" if names is None else "its rows stay on disk as they are"
-        raise UserError(f"{path}: columns cannot be chosen, {why}: leave the option out")
-    for name in columns:
-        choose(name, names, "column (columns=...)")
-    return x[:, [names.index(name) for name in columns]]
+        raise UserError(f"{path}: columns={','.join(columns)} cannot be chosen: {why}")
+    return x[:, [place_of(path, list(names), name, "columns") for name in columns]]
 
 
 # --- numbers as they lie ----------------------------------------------------------------------------------------------
@@ -275,7 +279,8 @@ def _features(raw: np.ndarray, threshold: float | None) -> tuple[Any, str]:
     rows = raw.reshape(len(raw), -1)
     unit = 255.0 if raw.dtype == np.uint8 and rows.max() > 1 else 1.0
     size = " x ".join(map(str, raw.shape[1:]))
-    words = f"{len(raw):,} rows of {size} read" + (", bytes divided by 255" if unit != 1.0 else "")
+    what = f"images of {size}" if raw.ndim > 2 else f"rows of {size} features"
+    words = f"{len(raw):,} {what} read" + (", bytes divided by 255" if unit != 1.0 else "")
     if isinstance(raw, np.memmap):
         return Stream(rows, unit, threshold), f"{words}; they stay on disk"
     return floats(rows, unit, threshold), words

@@ -277,7 +277,7 @@ def write_fit(fit: "Fit", out: Path, source: str, rows: Rows) -> None:
     for picture in importlib.import_module("latentzoo.inference.pictures").save(fit, out, rows.test):
         drawn = picture.suffix == ".png"
         _wrote(picture, "picture" if drawn else "a graph in DOT: Graphviz's `dot`, which is not installed, draws it")
-    if not fit.is_point:
+    if fit.is_deep or not fit.is_point:
         _write_posterior(fit, out / "posterior.nc")
 
 
@@ -291,7 +291,6 @@ def checkpoint(zoo: "Entry", settings: dict[str, Any], out: Path) -> Path | None
 
     if HOMES[settings.get("method", zoo.methods[0])] is not svi or settings.get("num_restarts", 1) > 1:
         return None
-    out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).exists():
         click.echo(f"going on from {out / CHECKPOINT}")
     return out / CHECKPOINT
@@ -325,7 +324,9 @@ def _write_numbers(fit: "Fit", path: Path, source: str, test: dict[str, float] |
     from latentzoo.models.language import contract
 
     prior = {name: value.tolist() for name, value in contract.leaves(fit.prior).items()}
-    found = {**fit.summary(), "data": source, "prior": prior, "metrics": fit.evaluate()}
+    found = {**fit.summary(), "data": source, "prior": prior}
+    if test is None or not fit.is_deep:  # a deep model is weighed by draws, once
+        found["metrics"] = fit.evaluate()
     if test is not None:
         found["test"] = test
     return _write_text(path, json.dumps(found, indent=2) + "\n")

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot
 
 import latentzoo as lz
-from latentzoo.inference import importance
+from latentzoo.inference import arviz_export, importance
 from latentzoo.models.language.contract import take_rows
 
 GROUPS = {
@@ -186,3 +186,22 @@ def test_too_few_draws_are_refused(problem: Problem) -> None:
     for method in (problem.fits["cavi"].diagnostics, problem.fits["cavi"].loo):
         with pytest.raises(lz.UserError, match="num_draws is 10: it must be a whole number, at least 25"):
             method(10)
+
+
+@pytest.mark.filterwarnings("ignore:.* has not converged")
+def test_a_deep_model_has_the_latent_variables_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arviz_export, "DEEP_ROWS", 10)
+    zoo = lz.get("vae", hidden=(3,))
+    x = (np.random.default_rng(0).random((25, 4)) < 0.5).astype(float)
+    fit = lz.fit(zoo, zoo.Data(x=x), num_steps=20, progress=False)
+    found = fit.to_arviz(num_draws=400, seed=1)
+    latent = found.posterior["latent"]
+    assert latent.dims == ("chain", "draw", "rows", "latents")
+    rows = latent.coords["rows"].values
+    assert len(set(rows)) == 10
+    np.testing.assert_array_equal(found.observed_data["x"], x[rows])
+    said = fit.predict()
+    gap = (latent.mean(("chain", "draw")) - said["latent"][rows]) / said["latent_sd"][rows]
+    assert abs(gap.values).max() < 5.0 / np.sqrt(400)
+    np.testing.assert_allclose(latent.std(("chain", "draw")), said["latent_sd"][rows], rtol=5.0 / np.sqrt(800))
+    assert found.optimisation.sizes["step"] == len(fit.elbo_trace)

@@ -228,8 +228,9 @@ def test_that_of_another_run_is_refused(saved: Path, options: dict[str, Any], me
 def test_it_is_for_one_run_of_svi(tmp_path: Path) -> None:
     with pytest.raises(lz.UserError, match="checkpoint= is for method='svi'"):
         fit(tmp_path / "run.npz", num_restarts=2)
-    with pytest.raises(lz.UserError, match=r"cannot write .*run\.npz: No such file or directory"):
-        fit(tmp_path / "nowhere" / "run.npz")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(lz.UserError, match=r"cannot make the folder .*file"):
+        fit(tmp_path / "file" / "run.npz")
 
 
 def test_what_is_left_is_removed(saved: Path) -> None:

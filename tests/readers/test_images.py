@@ -78,7 +78,7 @@ def test_images_become_rows_with_the_labels_beside_them(zoo: Any, tmp_path: Path
     np.testing.assert_array_equal(numbers(reading.data.x, place), ROWS)
     np.testing.assert_array_equal(reading.data.label, LABELS)
     assert reading.test is None
-    for words in ("12 rows of 3 x 4 read", "divided by 255", "train-labels-idx1-ubyte"):
+    for words in ("12 images of 3 x 4 read", "divided by 255", "train-labels-idx1-ubyte"):
         assert words in reading.summary
     assert ("stay on disk" in reading.summary) == (place == "disk")
     data = zoo.check(reading.data)
@@ -148,6 +148,13 @@ def test_bytes_that_are_bits_are_not_scaled(zoo: Any, tmp_path: Path, place: str
     reading = zoo.reading(file)
     np.testing.assert_array_equal(numbers(reading.data.x, place), IMAGES.reshape(12, 12) % 2)
     assert "divided" not in reading.summary
+
+
+def test_what_is_read_is_the_users_to_change(zoo: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x=ROWS)
+    assert zoo.read(tmp_path / "set.npz").x.flags.writeable
+    (tmp_path / "set").write_bytes(gzip.compress(as_idx(ROWS, ">f8")))
+    assert zoo.read(tmp_path / "set").x.flags.writeable
 
 
 def test_a_threshold_makes_bits(zoo: Any, tmp_path: Path, place: str) -> None:
@@ -351,6 +358,7 @@ PROMISES = npy(IMAGES).replace(b"(12, 3, 4), }" + b" " * 12, b"(1099511627776, 3
         (npz(x=ROWS, columns=np.frombuffer(b"\xff", dtype=np.uint8)), {}, "no text in UTF-8"),
         (npz(x=ROWS)[:-30], {}, "damaged"),
         (archive(x=npy(ROWS).replace(b"<f4", b"<f9")), {}, "damaged"),
+        (archive(x=b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(10**6)), {}, "of version (2, 0)"),
         (archive(x=npy(ROWS).replace(b"<f4", b"<f8")), {}, "and it holds others"),
         (npz(x=IMAGES).replace(IMAGES.tobytes(), bytes(144)), {}, "damaged"),
         (archive(x=PROMISES), {}, "says shape (1099511627776, 3, 4), which takes"),
@@ -438,6 +446,8 @@ def test_what_is_written_is_read_back(name: str, ending: str, tmp_path: Path) ->
     named = zoo.read(again, columns=("x3", "x1")) if ending == "csv" else None
     if named is not None:
         np.testing.assert_array_equal(named.x, x[:, [2, 0]])
+        with pytest.raises(UserError, match=r"no column .* .x9."):
+            zoo.read(again, columns=("x9",))
         np.testing.assert_array_equal(zoo.read(file, like=named).x, x[:, [2, 0]])
 
 
@@ -490,9 +500,11 @@ def test_the_digits_come_with_the_models(name: str) -> None:
     assert data.x.dtype == np.float32
     assert (data.x.min(), data.x.max()) == (0.0, 1.0)
     if name == "semisupervised_vae":
-        assert len(data.x) == 360  # zeros and ones
-        assert np.bincount(data.label + 1).tolist() == [260, 50, 50]
-        assert np.bincount(zoo.reading(num_labelled=None).data.label).tolist() == [178, 182]
+        test = zoo.check(zoo.reading().test)
+        assert (len(data.x), len(test.x)) == (324, 36)  # zeros and ones
+        assert np.bincount(data.label + 1).tolist() == [224, 50, 50]
+        labels = np.concatenate([zoo.reading(num_labelled=None).data.label, test.label])
+        assert np.bincount(labels).tolist() == [178, 182]
     else:
         assert data.x.shape == (1797, 64)
         assert set(data.label) == set(range(10))
@@ -501,6 +513,8 @@ def test_the_digits_come_with_the_models(name: str) -> None:
 def test_what_the_digits_have_not_is_one_line(zoo: Any) -> None:
     with pytest.raises(UserError, match="columns is for a file"):
         zoo.reading(columns=("a",))
+    with pytest.raises(UserError, match="threshold is nan"):
+        zoo.reading(threshold=np.nan)
     with pytest.raises(UserError, match="digits have 10 classes"):
         lz.get("semisupervised_vae", num_classes=11).reading()
 
@@ -523,7 +537,7 @@ def test_a_folder_is_fitted_and_other_readers_refuse_it(tmp_path: Path, capsys: 
     folder = mnist(tmp_path / "set")
     command = ["fit", "vae", "--data", str(folder), "--hidden", "3", "--num-steps", "2", "--threshold", "0.5"]
     assert main([*command, "-o", str(tmp_path / "out")]) == 0
-    assert "12 rows of 3 x 4 read" in capsys.readouterr().out
+    assert "12 images of 3 x 4 read" in capsys.readouterr().out
     for name in lz.names():
         if lz.get(name).has_rows and name not in NAMES:
             assert main(["fit", name, "--data", str(folder), "-o", str(tmp_path / "out")]) == 2, name

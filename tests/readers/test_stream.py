@@ -106,6 +106,17 @@ def test_data_that_stay_on_disk_are_data() -> None:
     assert zoo.elbo(params, data, zoo.prior(data)) == zoo.elbo(params, whole, zoo.prior(whole))
 
 
+def test_accuracy_is_measured_on_rows_that_stay_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = lz.get("semisupervised_vae", hidden=(3,))
+    label = np.arange(50) % 3 - 1
+    data, whole = (zoo.check(zoo.Data(x, label)) for x in (mapped(RAW, unit=255.0), floats(RAW, 255.0)))
+    params, form = zoo.init(data), zoo.closed_form
+    expected = form.metrics(0.0, params, whole, zoo.spec)
+    monkeypatch.setattr(form, "CHUNK_ROWS", 7)
+    assert form.metrics(0.0, params, data, zoo.spec) == expected
+    assert expected["num_labelled"] == 33
+
+
 @pytest.mark.parametrize("keep", [lambda x: mapped(x), lambda x: x])
 @pytest.mark.parametrize(
     ("value", "words"),
