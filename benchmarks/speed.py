@@ -11,6 +11,7 @@ from typing import Any
 from latentzoo.benchmarks import speed_gap, speed_picture, speed_report
 from latentzoo.benchmarks.fresh import MEMORY, POINT
 from latentzoo.benchmarks.paired import TIMES, Comparison, Side, compared
+from latentzoo.benchmarks.report import link
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.benchmarks.speed_limits import EXPS, POLYNOMIAL, VECTOR
@@ -145,6 +146,7 @@ COMPARISONS = (
     ),
 )
 LIMITS = Side(SIDES, "limits", "the limits of this machine")
+PICTURE = Path("speed") / "speed.png"
 GAP = f"{speed_gap.ENTRY}, time to a gap"
 
 
@@ -175,7 +177,7 @@ def _summed_up(context: Context) -> Iterator[Row]:
     found = [row for row in context.rows() if row.suite == "speed"]
     yield from shares(found)
     if any(row.quantity == TIMES for row in found):
-        speed_picture.save(found, context.folder / speed_report.PICTURE)
+        speed_picture.save(found, context.folder / PICTURE)
 
 
 def shares(rows: Sequence[Row]) -> Iterator[Row]:
@@ -198,4 +200,7 @@ def shares(rows: Sequence[Row]) -> Iterator[Row]:
 
 def section(rows: Sequence[Row], folder: Path) -> str:
     """Return the table of what is asked, the limits and the picture."""
-    return speed_report.section(rows, folder)
+    picture = (
+        f"\n\n!{link('how many times as fast, and what is asked', PICTURE)}" if (folder / PICTURE).exists() else ""
+    )
+    return speed_report.section(rows) + picture

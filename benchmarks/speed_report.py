@@ -2,17 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from latentzoo.benchmarks.fresh import MEMORY, POINT
 from latentzoo.benchmarks.paired import MISSING, OURS, TIMES
-from latentzoo.benchmarks.report import link, mark, number, table
+from latentzoo.benchmarks.report import mark, number, table
 from latentzoo.benchmarks.results import Row
 
 MACHINE = "this machine"
 SHARE = "share of the exponentials that could be done,"
-PICTURE = Path("speed") / "speed.png"
 
 
 class Outcome(NamedTuple):
@@ -47,8 +45,8 @@ def outcomes(rows: Sequence[Row]) -> list[Outcome]:
     return [one for one in found if TIMES in one.peer]
 
 
-def section(rows: Sequence[Row], folder: Path) -> str:
-    """Return the Markdown of the suite."""
+def section(rows: Sequence[Row]) -> str:
+    """Return the Markdown of a suite of comparisons."""
     intro = (
         "Each side runs in a fresh process of its own, in turn, from the same data and the same start. Seconds an"
         " iteration are those of many iterations less those of one, over their number: what is done once is left out."
@@ -68,8 +66,6 @@ def section(rows: Sequence[Row], folder: Path) -> str:
     ]
     head += ["peer's MiB", "note"]
     parts = [intro, table(head, [_line(one) for one in outcomes(rows)]), _missing(rows), _limits(rows)]
-    if (folder / PICTURE).exists():
-        parts.append(f"!{link('how many times as fast, and what is asked', PICTURE)}")
     return "\n\n".join(part for part in parts if part)
 
 

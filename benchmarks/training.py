@@ -47,4 +47,4 @@ def _compared(one: Comparison, context: Context) -> Iterator[Row]:
 
 def section(rows: Sequence[Row], folder: Path) -> str:
     """Return the table of both comparisons."""
-    return speed_report.section(rows, folder)
+    return speed_report.section(rows)

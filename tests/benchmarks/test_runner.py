@@ -83,7 +83,7 @@ def held(folder: Path) -> dict[str, dict[str, object]]:
 def test_suites_are_found_by_their_declaration() -> None:
     found = runner.suites()
     known = {"agreement", "closed_form", "conformance", "estimators", "queries", "race", "samplers", "speed"}
-    known |= {"scaling", "two_modes"}
+    known |= {"scaling", "training", "two_modes"}
     assert set(found) == known
     for name, line in found.items():
         suite = runner.load(name)
