@@ -8,7 +8,7 @@ from jaxtyping import Float
 from latentzoo.models.earthquakes import Data, Prior, Spec
 from latentzoo.models.language.contract import Params, optional
 from latentzoo.models.language.ppl import ENUMERATE, Handle
-from latentzoo.models.language.starts import spread_rows
+from latentzoo.models.language.starts import some_rows, spread_rows
 
 LOSS = "enumerated"
 LOCAL = ("component_logits",)
@@ -89,7 +89,7 @@ def optimal_component_logits(ppl: Handle, data: Data, prior: Prior, phi: Phi) ->
 def init(data: Data, prior: Prior, spec: Spec, rng: np.random.Generator, point: bool) -> Params:
     """Start at events far from one another (k-means++ seeding), as wide as the prior of the noise, as strong as all."""
     size = spec.num_components
-    centres = spread_rows(np.asarray(data.location, dtype=np.float64), size, rng)
+    centres = spread_rows(some_rows(np.asarray(data.location), rng), size, rng)
     events = np.asarray(data.strength, dtype=np.float64)
     share = 1.0 + events.shape[0] / size  # what each centre would see, were the events shared out evenly
     if spec.noise == "known":

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from latentzoo.models.gaussian_mixture import Data, Prior, Spec, Theta, centre, wishart_like
+from latentzoo.models.language import stream
 from latentzoo.models.language.contract import Params, optional
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.ppl import ENUMERATE, Handle
-from latentzoo.models.language.starts import spread_rows
+from latentzoo.models.language.starts import some_rows, spread_rows
 
 LOSS = "enumerated"
 LOCAL = ("component_logits",)
@@ -100,9 +101,9 @@ def init(data: Data, prior: Prior, spec: Spec, rng: np.random.Generator, point: 
     ------
     UserError: there are more components than rows; a column is constant; the prior has no mode, or no density.
     """
-    x = np.asarray(data.x, dtype=np.float64)
-    _check(x, prior, spec, point)
-    spread = x.std(0)
+    _check(np.asarray(data.x), prior, spec, point)
+    x = some_rows(np.asarray(data.x), rng)
+    spread = np.sqrt(stream.variance(data.x))
     centres = spread_rows(x / spread, spec.num_components, rng) * spread
     nearest = np.full(len(x), np.inf)
     variance = np.zeros(x.shape[1])
@@ -112,7 +113,7 @@ def init(data: Data, prior: Prior, spec: Spec, rng: np.random.Generator, point: 
         closer = squared.sum(1) < nearest
         nearest, total = np.where(closer, squared.sum(1), nearest), np.where(closer[:, None], squared, total)
     variance = spread**2 * np.maximum(total.mean(0), 1.0 / spec.num_components**2 / 4.0)
-    return _theta(centres, variance, spec) if point else _phi(centres, variance, len(x), prior, spec)
+    return _theta(centres, variance, spec) if point else _phi(centres, variance, len(data.x), prior, spec)
 
 
 def _theta(centres: np.ndarray, variance: np.ndarray, spec: Spec) -> Params:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from latentzoo.models.language import stream
 from latentzoo.models.language.contract import Constraint, Reading, optional, positive, shared
 from latentzoo.models.language.errors import UserError
 from latentzoo.models.language.ppl import ENUMERATE, Handle
@@ -183,8 +184,10 @@ def default_prior(data: Data | None, spec: Spec) -> Prior:
 
     Centres spread as the rows do; the covariance is such that K components tile that spread.
     """
-    x = None if data is None or data.x is None else np.asarray(data.x, dtype=np.float64)
-    mean, variance = (np.zeros(2), np.full(2, 25.0)) if x is None else (x.mean(0), x.var(0))
+    if data is None or data.x is None:
+        mean, variance = np.zeros(2), np.full(2, 25.0)
+    else:
+        mean, variance = np.asarray(data.x).mean(0, dtype=np.float64), stream.variance(data.x)
     variance = np.where(variance > 0.0, variance, 1.0)  # a single row, or duplicates of one, has no scale of its own
     size = len(mean)
     share = spec.num_components ** (-2.0 / size)  # of the variance, which each component has

@@ -39,6 +39,7 @@ from latentzoo.inference.normal_wishart import (
 from latentzoo.inference.precision import FORMS
 from latentzoo.inference.tables import aligned
 from latentzoo.models.gaussian_mixture import Data, Prior, Spec, Theta
+from latentzoo.models.language import stream
 from latentzoo.models.language.contract import Params
 from latentzoo.models.readers.table import names_of
 
@@ -344,7 +345,7 @@ def flaw(params: Params, data: Data, prior: Prior, spec: Spec) -> str:
     if params.theta is None or prior.loc_mean is not None:
         return ""
     form = FORMS[spec.covariance_type]
-    ratio = form.floored(form.square(params.theta.raw_scale), LEAST_VARIANCE * data.x.var(0))[1]
+    ratio = form.floored(form.square(params.theta.raw_scale), LEAST_VARIANCE * stream.variance(data.x))[1]
     narrow = np.flatnonzero(np.atleast_1d(ratio) < COLLAPSED)
     if not narrow.size:
         return ""

@@ -3,6 +3,15 @@
 import numpy as np
 from jaxtyping import Float
 
+MOST_ROWS = 100_000  # more tell no more about where to start
+
+
+def some_rows(x: Float[np.ndarray, "rows dims"], rng: np.random.Generator) -> Float[np.ndarray, "some dims"]:
+    """Return the rows in float64, or some of them, drawn at random, where they are many."""
+    if len(x) > MOST_ROWS:
+        x = x[np.unique(rng.integers(len(x), size=MOST_ROWS))]
+    return np.asarray(x, dtype=np.float64)
+
 
 def spread_rows(
     x: Float[np.ndarray, "rows dims"], size: int, rng: np.random.Generator

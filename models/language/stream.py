@@ -17,7 +17,7 @@ from jaxtyping import Float
 from latentzoo.models.language.errors import UserError
 
 PART = 0.25  # of the memory that is free, which the floats of a file may fill
-BLOCK_NUMBERS = 2**22  # that are looked at together
+BLOCK_NUMBERS = 2**18  # that are looked at together
 
 
 class Stream:
