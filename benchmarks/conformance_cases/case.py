@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-Peer = Literal["pyro", "numpyro", "torch", "jax", "sklearn"]
+Peer = Literal["pyro", "numpyro", "torch", "jax", "sklearn", "arviz"]
 Verdict = Literal["right", "wrong", "warns", "raises", "absent"]
 
 # The name of each library, and its name as a package.
@@ -22,6 +22,7 @@ PEERS: dict[Peer, tuple[str, str]] = {
     "torch": ("torch", "torch"),
     "jax": ("JAX", "jax"),
     "sklearn": ("scikit-learn", "scikit-learn"),
+    "arviz": ("ArviZ", "arviz"),
 }
 VERDICTS: dict[Verdict, str] = {
     "right": "the exact value, within the tolerance",
@@ -38,6 +39,8 @@ RECORDED_WITH = {
     "jax": "0.10.2",
     "funsor": "0.4.8",
     "scikit-learn": "1.9.1",
+    "arviz": "0.23.4",
+    "numba": "0.68.1",
 }
 TOPICS = ("gradients", "derivatives", "bounds", "enumeration", "distributions", "state")
 

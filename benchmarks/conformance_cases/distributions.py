@@ -263,3 +263,32 @@ class NoiseOfWideData(Case):
         from sklearn.decomposition import PCA
 
         return PCA(1).fit([[1, 0, 0, 2], [0, 3, 1, 0], [2, 1, 4, 0]]).noise_variance_
+
+
+class ErrorOfADeviation(Case):
+    """The Monte Carlo error of the standard deviation of draws."""
+
+    title = "the Monte Carlo error of a standard deviation is refused where numba is installed"
+    user = "asks for mcse(draws, method='sd') of two chains"
+    known = "the delta method: sqrt(Var((x - mean)^2) / ess) / (2 sd), the ess ArviZ's own"
+    tolerance = 1e-12
+    verdicts = {"arviz": "raises"}
+    note = (
+        "Where numba can be imported, ArviZ 0.23 makes a float of an array of one number, which NumPy 2.4 refuses."
+        " Without numba, and after arviz.Numba.disable_numba(), it is right; arviz.summary is right with it, too."
+    )
+
+    @staticmethod
+    def exact() -> float:
+        """Return the error by the delta method."""
+        import arviz as az
+
+        draws = np.sin(np.arange(200.0) ** 2).reshape(2, 100)
+        squared = (draws - draws.mean()) ** 2
+        return float(np.sqrt(squared.var() / az.ess(squared, method="mean")) / (2.0 * draws.std()))
+
+    @staticmethod
+    def arviz() -> float:
+        import arviz as az
+
+        return float(az.mcse(np.sin(np.arange(200.0) ** 2).reshape(2, 100), method="sd"))

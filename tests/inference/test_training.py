@@ -29,6 +29,9 @@ DEEP = {
 }
 
 
+QUICK = ("vae", "mixture_vae")  # the others compile for half a minute
+
+
 def example(name: str, num_rows: int = 7, **spec: Any) -> tuple[Any, Any, Any, Any]:
     zoo = lz.get(name, hidden=(5,), **DEEP[name], **spec)
     data, _ = zoo.simulate(seed=0, num_rows=num_rows)
@@ -80,7 +83,9 @@ def test_a_warm_up_ends(library: Any) -> None:
 # --- precision --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize(
+    "name", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in DEEP]
+)
 def test_a_fit_goes_on_in_the_other_library(name: str) -> None:
     """Parameters trained in NumPyro have the same bound in Pyro, at the same noise, in either precision."""
     zoo, data, prior, params = example(name, num_rows=30)

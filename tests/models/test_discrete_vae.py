@@ -82,7 +82,7 @@ def test_a_code_finds_the_patterns() -> None:
     zoo = lz.get("discrete_vae", num_latents=1, num_states=4, hidden=(8,))
     data = zoo.Data(x)
     with pytest.warns(lz.Note, match="not converged"):
-        fit = lz.fit(zoo, data, num_steps=1000, schedule="constant", seed=1, progress=False)
+        fit = lz.fit(zoo, data, num_steps=1000, schedule="constant", learning_rate=0.02, seed=1, progress=False)
     found = fit.predict(data)
     state = found["code"][:, 0]
     counts = np.zeros((4, 3))

@@ -367,8 +367,9 @@ def at_pieces(library: Any, estimator: Relaxed, case: Any) -> Any:
 
     def estimate(given: Any, here: Any) -> Any:
         class AtNode(type(estimator)):  # type: ignore[misc]
-            def _relaxation(self, uniform: Any, logits: Any) -> Any:
-                return super()._relaxation(0.0 * uniform + here["noise"], logits)
+            @staticmethod
+            def _relaxation(temperature: Any, uniform: Any, logits: Any) -> Any:
+                return type(estimator)._relaxation(temperature, 0.0 * uniform + here["noise"], logits)
 
         return AtNode(estimator.temperature)(given)
 
