@@ -231,7 +231,7 @@ def latentzoo_bigrams(seed: int, *, size: int, executor: Executor = "numba") -> 
 
     def run(iterations: int) -> Any:
         with using(executor):
-            return [bigram_sums(*drawn[:3], *logs) for _ in range(iterations)][-1]
+            return _last(lambda: bigram_sums(*drawn[:3], *logs), iterations)
 
     return run
 
@@ -240,7 +240,14 @@ def scipy_bigrams(seed: int, *, size: int) -> Run:
     """Return the same sums as one would write them with NumPy, in chunks, and SciPy."""
     drawn = text(seed, size)
     starts = np.searchsorted(drawn.context, np.arange(len(drawn.class_probs) + 1))
-    return lambda iterations: [_plain_sums(drawn, starts) for _ in range(iterations)][-1]
+    return lambda iterations: _last(lambda: _plain_sums(drawn, starts), iterations)
+
+
+def _last(iterate: Callable[[], Any], iterations: int) -> Any:
+    """Return what the last iteration returns; those before are given back, as EM does."""
+    for _ in range(iterations - 1):
+        iterate()
+    return iterate()
 
 
 def _plain_sums(drawn: Text, starts: np.ndarray, chunk: int = 2**14) -> tuple[float, Any, Any]:

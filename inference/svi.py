@@ -157,8 +157,8 @@ class Block(NamedTuple):
 class Stepper(Protocol):
     """SVI of one library, at one start."""
 
-    def advance(self, block: Block) -> np.ndarray:
-        """Take the steps; return the losses."""
+    def advance(self, block: Block) -> Any:
+        """Begin to take the steps; return their losses, an array of the library's, which may still be on its way."""
 
     def values(self) -> dict[str, np.ndarray]:
         """Return the value of each `param` site."""
@@ -234,11 +234,14 @@ def steps(
     place = Place.of(state or {})
     # A pass over all rows is one evaluation.
     per_step = settings.num_particles * (1.0 if batch is None else batch / total)
+    rows = None if batches is None else batches.take(place.done, most)
     for done in range(place.done, num_steps, most):
         size = min(most, num_steps - done)
         rates = settings.learning_rate * _multipliers(settings.schedule, place.level, done, size, num_steps)
         weights = np.minimum((done + np.arange(size)) / max(warm_up, 1), 1.0)
-        losses = stepper.advance(Block(rates, weights, None if batches is None else batches.take(done, most)))
+        found = stepper.advance(Block(rates, weights, rows))
+        rows = None if batches is None else batches.take(done + most, most)  # while the library may still compute
+        losses = contract.as_numpy(found)[:size].astype(np.float64)
         number, level, plateau = done + size, place.level, Plateau(tol, place.means)
         # While the divergence is weighed less than it will be, the bound falls.
         if number > warm_up and plateau.reached(-losses):

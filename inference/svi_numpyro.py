@@ -1,4 +1,4 @@
-"""NumPyro's SVI in blocks of steps, each a scan that is compiled once: `SVI.run` costs several times that."""
+"""NumPyro's SVI in blocks of steps, each a loop that is compiled once: `SVI.run` costs several times that."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -28,17 +28,13 @@ class Stepper:
             if begin.state is not None:
                 self._restore(begin.state)
 
-    def advance(self, block: Block) -> np.ndarray:
-        """Take the steps; a block that is not full is filled up with steps not taken."""
-        size, taken = len(block.rates), np.arange(self._block) < len(block.rates)
+    def advance(self, block: Block) -> Any:
+        """Begin to take the steps, and some places of no steps where the block is not full."""
         with self._precision():
-            rates, weights = (
-                np.where(taken, np.resize(each, self._block), 0.0).astype(self._dtype)
-                for each in (block.rates, block.weights)
-            )
-            which = (rates, weights, taken, np.arange(self._block))
-            self._state, losses = self._advance(self._state, which, block.batches, self._data, *self._others)
-            return as_numpy(losses)[:size].astype(np.float64)
+            rates, weights = (np.resize(each, self._block).astype(self._dtype) for each in (block.rates, block.weights))
+            steps = rates, weights, np.int32(len(block.rates))
+            self._state, losses = self._advance(self._state, steps, block.batches, self._data, *self._others)
+            return losses
 
     def values(self) -> dict[str, np.ndarray]:
         """Return the constrained value of each `param` site."""
@@ -81,14 +77,18 @@ def _compiled(problem: Problem) -> tuple[Any, Callable[..., Any], Callable[..., 
     svi = SVI(model, guide if problem.estimator is None else loss.remembering(guide), transformation, loss)
 
     def advance(state: Any, steps: Any, batches: Any, data: Any, prior: Any, params: Params) -> Any:
-        def one(state: Any, step: Any) -> Any:
-            rate, weight, taken, index = step
-            batch = data if batches is None else take_rows(batches, index)
-            moved, loss = svi.update(_at_rate(state, rate), batch, prior, params, **problem.keywords(weight))
-            # The guide of a user may mix precisions: each number of the state keeps its own.
-            return jax.tree.map(lambda new, old: jnp.where(taken, new, old).astype(old.dtype), moved, state), loss
+        rates, weights, number = steps
 
-        return jax.lax.scan(one, state, steps)
+        def one(index: Any, found: Any) -> Any:
+            state, losses = found
+            batch = data if batches is None else take_rows(batches, index)
+            keywords = problem.keywords(weights[index])
+            moved, loss = svi.update(_at_rate(state, rates[index]), batch, prior, params, **keywords)
+            # The guide of a user may mix precisions: each number of the state keeps its own.
+            state = jax.tree.map(lambda new, old: new.astype(old.dtype), moved, state)
+            return state, losses.at[index].set(loss.astype(losses.dtype))
+
+        return jax.lax.fori_loop(0, number, one, (state, jnp.zeros_like(rates)))
 
     def start(key: Any, *args: Any) -> Any:
         # A weakly typed number would become a strong one in the first block, which would then be compiled twice.

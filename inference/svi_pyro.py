@@ -32,7 +32,7 @@ class Stepper:
         self._random = torch.Generator().manual_seed(begin.seed).get_state()
         self._first = begin.state
 
-    def advance(self, block: Block) -> np.ndarray:
+    def advance(self, block: Block) -> Any:
         """Take the steps."""
         with self._private():
             if self._first is not None:

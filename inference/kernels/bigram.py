@@ -26,9 +26,6 @@ from latentzoo.inference.kernels import bigram_numpy
 from latentzoo.inference.kernels.executors import runs_numba
 from latentzoo.inference.kernels.threads import share
 
-# A chunk copies the rows of P and Q that it needs. Smaller ones would fit the second-level cache, but then threads hand
-# the interpreter's lock to each other so often that they hardly gain on one.
-_CHUNK_BYTES = 2**22
 # Above this, what the exponentials lose below the range of floats is far below the rounding error of the likelihood.
 _LOW = np.sqrt(np.finfo(np.float64).tiny)
 
@@ -79,17 +76,19 @@ def bigram_sums(
         return _plain_sums(foreign, context, word, count, log_class, log_word)
     bigrams, count = _Bigrams.of(context, word, log_class, log_word), np.asarray(count, np.float64)
     _check_lengths(counts=count, words=bigrams.word)
-    weight, parts = np.empty(len(count)), list[float]()
+    found, parts = bigrams.sums(count), list[float]()
 
-    def take(rows: slice, likelihood: Float[np.ndarray, "n"], log_likelihood: Float[np.ndarray, "n"]) -> None:
-        weight[rows] = count[rows] / likelihood
-        parts.append(np.sum(count[rows] * np.where(count[rows] == 0, 0, log_likelihood)))  # 0 * -inf would be NaN
+    def take(rows: slice) -> None:
+        logs = bigrams.log_likelihoods(rows, found.likelihood[rows])
+        if (impossible := logs == -np.inf).any():
+            logs[impossible & (count[rows] == 0)] = 0  # 0 * -inf would be NaN
+        parts.append(np.sum(count[rows] * logs))
 
     bigrams.visit(take)
-    contexts, words = bigrams.products(weight)
-    bigrams.add_careful(np.flatnonzero((weight == 0) & (count != 0)), count, contexts, words)
+    weightless = np.flatnonzero(found.weight == 0)
+    bigrams.add_careful(weightless[count[weightless] != 0], count, found.contexts, found.words)
     # Threads deliver the parts in any order, and fsum, which rounds but once, returns the same sum in any order.
-    return BigramSums(np.float64(math.fsum(parts)), contexts, words)
+    return BigramSums(np.float64(math.fsum(parts)), found.contexts, found.words)
 
 
 def bigram_log_normalisers(
@@ -108,8 +107,8 @@ def bigram_log_normalisers(
     bigrams = _Bigrams.of(context, word, log_class, log_word)
     log_normalisers = np.empty(len(bigrams.word))
 
-    def take(rows: slice, _: Float[np.ndarray, "n"], log_likelihood: Float[np.ndarray, "n"]) -> None:
-        log_normalisers[rows] = log_likelihood
+    def take(rows: slice) -> None:
+        log_normalisers[rows] = bigrams.log_likelihoods(rows, bigrams.likelihoods(rows))
 
     bigrams.visit(take)
     return log_normalisers
@@ -143,7 +142,14 @@ class _Bigrams(NamedTuple):
     @classmethod
     def of(cls, context: Any, word: Any, log_class: Any, log_word: Any) -> "_Bigrams":
         context, word = np.asarray(context), np.asarray(word)
-        bigrams = cls(context, word, _Table.of(log_class), _Table.of(log_word), _loops(len(word)))
+        tables: list[Any] = [log_class, log_word]
+
+        def take_tables(todo: Iterator[int]) -> None:
+            for which in todo:
+                tables[which] = _Table.of(tables[which])
+
+        share((0, 1), take_tables)
+        bigrams = cls(context, word, tables[0], tables[1], _loops(len(word)))
         _check_lengths(contexts=bigrams.context, words=bigrams.word)
         if bigrams.by_context.logs.shape[1] != bigrams.by_word.logs.shape[1]:
             raise ValueError("the tables of contexts and of words differ in the number of classes")
@@ -151,52 +157,52 @@ class _Bigrams(NamedTuple):
         _check_indices("word", bigrams.word, len(bigrams.by_word.logs))
         return bigrams
 
-    def visit(self, take: Callable[[slice, Float[np.ndarray, "n"], Float[np.ndarray, "n"]], None]) -> None:
-        """Call `take` on every chunk: a slice of the rows, their likelihoods and their log likelihoods.
+    def visit(self, take: Callable[[slice], None]) -> None:
+        """Call `take` on every chunk, a slice of the rows, from several threads, on chunks in any order."""
 
-        It is called from several threads, on chunks in any order. The likelihoods are those under the scaled tables,
-        the log likelihoods those under the tables themselves. Where the former are too small to be exact, they are
-        given as inf: such a row has weight zero in the products, and its share must be added with care.
+        def take_chunks(todo: Iterator[slice]) -> None:
+            for rows in todo:
+                take(rows)
+
+        share(self._chunks(len(self.word)), take_chunks)
+
+    def likelihoods(self, rows: slice) -> Float[np.ndarray, "some"]:
+        """Return the likelihoods of some rows under the scaled tables."""
+        return self.loops.likelihoods(self.context[rows], self.word[rows], self.by_context.scaled, self.by_word.scaled)
+
+    def sums(self, count: Float[np.ndarray, "rows"]) -> bigram_numpy.Sums:
+        """Return the likelihoods under the scaled tables, and both tables of expected counts, whose scales cancel.
+
+        A row whose likelihood is too small to be exact has weight zero: its share must be added with care.
         """
-        length = self._chunk_rows()
+        tables = self.by_context.scaled, self.by_word.scaled
+        return self.loops.sums(self.context, self.word, count, *tables, _LOW)
 
-        def take_chunks(starts: Iterator[int]) -> None:
-            for start in starts:
-                rows = slice(start, start + length)
-                take(rows, *self._replace(context=self.context[rows], word=self.word[rows])._likelihoods())
-
-        share(range(0, len(self.word), length), take_chunks)
-
-    def products(self, weight: Float[np.ndarray, "rows"]) -> tuple[Float[Any, "c m"], Float[Any, "v m"]]:
-        """Return both tables of expected counts, for weights count / s under the scaled tables, whose scales cancel."""
-        return self.loops.expected(self.context, self.word, weight, self.by_context.scaled, self.by_word.scaled)
+    def log_likelihoods(self, rows: slice, likelihood: Float[np.ndarray, "some"]) -> Float[np.ndarray, "some"]:
+        """Return the log likelihoods of some rows under the tables themselves, given those under the scaled ones."""
+        some = self._replace(context=self.context[rows], word=self.word[rows])
+        found = np.log(np.maximum(likelihood, _LOW))
+        found += self.by_context.top.take(some.context)
+        found += self.by_word.top.take(some.word)
+        low = np.flatnonzero(likelihood < _LOW)
+        if len(low):
+            found[low] = logsumexp(some._logits(low), axis=1)
+        return found
 
     def add_careful(self, rows: Int[np.ndarray, "some"], count: Any, contexts: Any, words: Any) -> None:
         """Add to both tables, in place, the expected counts of rows whose likelihoods are too small for `products`."""
-        length = self._chunk_rows()
-        for some in (rows[start : start + length] for start in range(0, len(rows), length)):
+        for some in (rows[part] for part in self._chunks(len(rows))):
             logits = self._logits(some)
             possible = logits.max(axis=1) != -np.inf
             expected = count[some[possible], None] * softmax(logits[possible], axis=1)
             np.add.at(contexts, self.context[some[possible]], expected)
             np.add.at(words, self.word[some[possible]], expected)
 
-    def _likelihoods(self) -> tuple[Float[Any, "n"], Float[Any, "n"]]:
-        """Return what `visit` promises."""
-        likelihood = self.loops.likelihoods(self.context, self.word, self.by_context.scaled, self.by_word.scaled)
-        log_likelihood = np.log(np.maximum(likelihood, _LOW))
-        log_likelihood += self.by_context.top.take(self.context)
-        log_likelihood += self.by_word.top.take(self.word)
-        low = np.flatnonzero(likelihood < _LOW)
-        if len(low):
-            likelihood[low], log_likelihood[low] = np.inf, logsumexp(self._logits(low), axis=1)
-        return likelihood, log_likelihood
-
     def _logits(self, rows: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some classes"]:
         return self.by_context.logs[self.context[rows]] + self.by_word.logs[self.word[rows]]
 
-    def _chunk_rows(self) -> int:
-        return max(128, _CHUNK_BYTES // (2 * max(1, self.by_word.logs.shape[1]) * self.by_word.logs.itemsize))
+    def _chunks(self, num_rows: int) -> list[slice]:
+        return bigram_numpy.chunks(num_rows, self.by_word.logs.shape[1])
 
 
 def _loops(num_rows: int) -> Any:

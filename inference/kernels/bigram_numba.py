@@ -1,4 +1,7 @@
-"""The likelihoods of the bigrams in numba, and their products with both tables: a pass over the rows for each.
+"""The likelihoods of the bigrams in numba, and their products with both tables: two passes over the rows.
+
+The first weighs each row and adds it to the line of its context, while the line of its word is at hand; the second adds
+the weighted rows to the lines of their words.
 
 A thread that adds to a table has a range of its lines to itself. It looks at every row, in their order, and takes
 those of its range: nothing is added twice over, the rows need not be sorted, and each line is the same sum, to the bit,
@@ -11,7 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from latentzoo.inference.kernels.numba_loops import FUSED, REORDERED, compiled
+from latentzoo.inference.kernels.bigram_numpy import Sums
+from latentzoo.inference.kernels.numba_loops import FUSED, REORDERED, compiled, inlined
 from latentzoo.inference.kernels.threads import cores, share
 
 _BLOCK = 512  # rows that are looked at before those of the range are taken
@@ -29,18 +33,25 @@ def likelihoods(
     return found
 
 
-def expected(
+def sums(
     context: Int[np.ndarray, "rows"],
     word: Int[np.ndarray, "rows"],
-    weight: Float[np.ndarray, "rows"],
+    count: Float[np.ndarray, "rows"],
     by_context: Float[np.ndarray, "contexts classes"],
     by_word: Float[np.ndarray, "words classes"],
-) -> tuple[Float[np.ndarray, "contexts classes"], Float[np.ndarray, "words classes"]]:
-    """Return P * (W Q) and Q * (W' P), W being the sparse matrix of the weights; through every core."""
-    return (
-        _table(context, word, weight, by_context, by_word),
-        _table(word, context, weight, by_word, by_context),
-    )
+    least: float,
+) -> Sums:
+    """Return what `Sums` has; through every core."""
+    likelihood, weight = np.empty(len(word)), np.empty(len(word))
+    contexts = np.zeros_like(by_context)
+
+    def take_ranges(todo: Iterator[tuple[int, int]]) -> None:
+        for low, high in todo:
+            _weigh(context, word, count, by_context, by_word, least, likelihood, weight, contexts, low, high)
+            contexts[low:high] *= by_context[low:high]
+
+    share(_ranges(context, len(by_context)), take_ranges)
+    return Sums(likelihood, weight, contexts, _table(word, context, weight, by_word, by_context))
 
 
 def _table(line: Any, other: Any, weight: Any, table: Any, factor: Any) -> Float[np.ndarray, "lines classes"]:
@@ -64,6 +75,16 @@ def _ranges(line: Int[np.ndarray, "rows"], length: int) -> list[tuple[int, int]]
     return list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
 
 
+@inlined
+def _rows_within(line: Any, start: Any, low: Any, high: Any, taken: Any) -> Any:
+    """Write down the rows of a block whose lines are from low to high; return how many they are."""
+    found = 0
+    for row in range(start, min(start + _BLOCK, len(line))):  # without a branch, which none could foresee
+        taken[found] = row
+        found += (low <= line[row]) & (line[row] < high)
+    return found
+
+
 @compiled(REORDERED)
 def _products(context: Any, word: Any, by_context: Any, by_word: Any, out: Any) -> None:
     """Write the product of two lines for each row."""
@@ -75,15 +96,42 @@ def _products(context: Any, word: Any, by_context: Any, by_word: Any, out: Any) 
         out[row] = total
 
 
+@compiled(REORDERED)
+def _weigh(
+    context: Any,
+    word: Any,
+    count: Any,
+    by_context: Any,
+    by_word: Any,
+    least: Any,
+    likelihood: Any,
+    weight: Any,
+    sums: Any,
+    low: Any,
+    high: Any,
+) -> None:
+    """Write likelihood and weight of the rows of the contexts from low to high, and add weight * by_word[word]."""
+    taken = np.empty(_BLOCK, np.int64)
+    for start in range(0, len(word), _BLOCK):
+        found = _rows_within(context, start, low, high, taken)
+        for row in taken[:found]:
+            one, other, total = by_context[context[row]], by_word[word[row]], sums[context[row]]
+            product = 0.0
+            for z in range(one.shape[0]):
+                product += one[z] * other[z]
+            likelihood[row] = product
+            part = count[row] / product if product >= least else 0.0
+            weight[row] = part
+            for z in range(total.shape[0]):
+                total[z] += part * other[z]
+
+
 @compiled(FUSED)
 def _add(line: Any, other: Any, weight: Any, factor: Any, sums: Any, low: Any, high: Any) -> None:
     """Add weight * factor[other] to the lines from low to high, row by row."""
     taken = np.empty(_BLOCK, np.int64)
     for start in range(0, len(line), _BLOCK):
-        found = 0
-        for row in range(start, min(start + _BLOCK, len(line))):  # without a branch, which none could foresee
-            taken[found] = row
-            found += (low <= line[row]) & (line[row] < high)
+        found = _rows_within(line, start, low, high, taken)
         for row in taken[:found]:
             total, terms, part = sums[line[row]], factor[other[row]], weight[row]
             for z in range(total.shape[0]):

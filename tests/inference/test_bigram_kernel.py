@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latentzoo.inference.kernels import bigram, threads
+from latentzoo.inference.kernels import bigram_numpy, threads
 from latentzoo.inference.kernels.bigram import BigramSums, bigram_log_normalisers, bigram_sums
 from latentzoo.inference.kernels.executors import using
 
@@ -74,7 +74,7 @@ def test_sums_are_those_of_brute_force(rows: int, classes: int) -> None:
 
 @pytest.mark.parametrize("rows", [127, 128, 129, 700])
 def test_the_last_chunk_may_have_any_length(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bigram, "_CHUNK_BYTES", 0)  # the shortest chunks, of 128 rows
+    monkeypatch.setattr(bigram_numpy, "_CHUNK_BYTES", 0)  # the shortest chunks, of 128 rows
     data = problem(rows)
     assert_close(bigram_sums(*data), oracle(data))
 
@@ -157,7 +157,7 @@ def test_classes_that_disagree_do_not_underflow(gap: float) -> None:
 
 
 def test_many_rows_that_underflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bigram, "_CHUNK_BYTES", 0)
+    monkeypatch.setattr(bigram_numpy, "_CHUNK_BYTES", 0)
     data = problem(400, 2)
     data.log_class[:, 0] -= 1000
     data.log_word[:, 1] -= 1000
