@@ -38,6 +38,7 @@ from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context
 from latentzoo.inference import estimators as zoo
 from latentzoo.inference.particles import Estimator
+from latentzoo.inference.pictures import write
 from latentzoo.models.language.ppl import LIBRARIES
 
 NUM_STEPS = {True: {"numpyro": 2_000, "pyro": 60}, False: {"numpyro": 50_000, "pyro": 2_000}}  # quick or not
@@ -244,9 +245,7 @@ def one_hot(context: Context) -> Iterator[Row]:
     yield from rows
     yield from _shrinks(rows, relaxed[0], relaxed[len(TEMPERATURES) - 1], context)
     scale = float(np.linalg.norm(exact))
-    estimators_picture.save(
-        estimators_picture.temperatures(rows, TEMPERATURES, scale), context.folder / picture(ONE_HOT)
-    )
+    write(estimators_picture.temperatures(rows, TEMPERATURES, scale), context.folder / picture(ONE_HOT))
 
 
 # --- signal and noise -------------------------------------------------------------------------------------------------
@@ -275,7 +274,7 @@ def signal(context: Context) -> Iterator[Row]:
                 yield row(RATIO, variant=f"{name}, K = {count}", value=ratios[-1])
             found[name, library] = ratios
             yield _slope(partial(row, variant=name), counts, ratios, SLOPES[name])
-    estimators_picture.save(estimators_picture.signal(counts, found), context.folder / picture(SIGNAL))
+    write(estimators_picture.signal(counts, found), context.folder / picture(SIGNAL))
 
 
 def _of_guide(contest: Contest) -> np.ndarray:

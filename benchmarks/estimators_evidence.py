@@ -13,6 +13,7 @@ from latentzoo.benchmarks.estimators_report import ESS, EVIDENCE, GAP, KHAT, pic
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context
 from latentzoo.inference.importance import Evidence, evidence
+from latentzoo.inference.pictures import write
 from latentzoo.models.language.contract import Params
 from latentzoo.models.language.ppl import Library
 
@@ -61,7 +62,7 @@ def rows(context: Context) -> Iterator[Row]:
         row = partial(row, library="numpyro")
         yield _judged(partial(row, note=note), one.log_evidence - known, expected, allowed * alone)
         yield from _weights(row, one)
-    estimators_picture.save(estimators_picture.evidence(counts, gaps), context.folder / picture(EVIDENCE))
+    write(estimators_picture.evidence(counts, gaps), context.folder / picture(EVIDENCE))
 
 
 def _name(proposal: str | float) -> str:

@@ -15,6 +15,7 @@ from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context
 from latentzoo.inference import estimators as zoo
 from latentzoo.inference.particles import Estimator
+from latentzoo.inference.pictures import write
 from latentzoo.models.language.ppl import LIBRARIES
 
 CROSS = 1.0 / np.sqrt(2.0)
@@ -52,7 +53,7 @@ def rows(context: Context) -> Iterator[Row]:
             yield from row
     fine = np.linspace(SCALES[0], SCALES[-1], 121)
     figure = estimators_picture.normal((SCALES, dots), controlled, (fine, theory(fine)))
-    estimators_picture.save(figure, context.folder / picture(NORMAL))
+    write(figure, context.folder / picture(NORMAL))
 
 
 def _particles(name: str) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +9,7 @@ import numpy as np
 from latentzoo.benchmarks.estimators_report import BIAS, VARIANCE
 from latentzoo.benchmarks.race_picture import COLOURS, SHAPES
 from latentzoo.benchmarks.results import Row
-from latentzoo.inference.pictures import DPI, INK, new_figure
-from latentzoo.models.language.files import atomic
+from latentzoo.inference.pictures import INK, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,13 +19,6 @@ if TYPE_CHECKING:
 
 LEAST = 1e-3  # the smallest variance that is drawn
 ByScale = tuple[np.ndarray, Mapping[str, np.ndarray]]  # values of s, and the variances of each estimator there
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write a picture as PNG; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
-        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
 
 
 def normal(measured: ByScale, controlled: Mapping[float, float], theory: ByScale) -> "Figure":

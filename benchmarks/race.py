@@ -19,6 +19,7 @@ from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.inference import fit as fitting
 from latentzoo.inference import svi
+from latentzoo.inference.pictures import write
 from latentzoo.inference.registry import Entry, get
 from latentzoo.inference.result import Fit
 from latentzoo.inference.run import label
@@ -242,7 +243,7 @@ def _summed_up(course: Course, runs: Mapping[str, Run], context: Context) -> Ite
     ]
     yield from compared(standings, row)
     picture = context.folder / _picture(task.zoo.name, course.data)
-    race_picture.save(standings, f"{task.zoo.name}, {course.data}", picture)
+    write(race_picture.draw(standings, f"{task.zoo.name}, {course.data}"), picture)
 
 
 def _standing(one: Contestant, descents: Mapping[Run, Descent], compiling: Mapping[Run, float]) -> Standing:

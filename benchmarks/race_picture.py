@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from latentzoo.benchmarks.race_gaps import TARGETS, Descent, Standing
-from latentzoo.inference.pictures import DPI, INK, new_figure
-from latentzoo.models.language.files import atomic
+from latentzoo.inference.pictures import INK, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,13 +18,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SHAPES = ("o", "s", "D", "^", "v", "P")
 LEAST = 1e-6  # the smallest gap that is drawn
 LABELS = {"seconds": "seconds, compilation apart", "gradients": "gradient evaluations, in passes over all rows"}
-
-
-def save(standings: Sequence[Standing], title: str, path: Path) -> None:
-    """Write the picture; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
-        draw(standings, title).savefig(file, format="png", dpi=DPI, bbox_inches="tight")
 
 
 def draw(standings: Sequence[Standing], title: str) -> "Figure":

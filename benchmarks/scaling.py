@@ -17,6 +17,7 @@ from latentzoo.benchmarks.paired import MISSING, OURS, Others, Side, hint
 from latentzoo.benchmarks.report import link, mark, number, table
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
+from latentzoo.inference.pictures import write
 
 SUITE = "how seconds and memory grow with rows, components, columns and bigrams: fitted exponents"
 SIDES = "latentzoo.benchmarks.scaling_sides"
@@ -151,7 +152,7 @@ def _drawn(context: Context) -> Iterator[Row]:
     """Draw the curves; it yields no rows."""
     found = [row for row in context.rows() if row.suite == "scaling"]
     if any(row.quantity == SECONDS for row in found):
-        scaling_picture.save(found, context.folder / PICTURE)
+        write(scaling_picture.draw(found), context.folder / PICTURE)
     yield from ()
 
 

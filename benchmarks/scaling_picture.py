@@ -2,15 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latentzoo.benchmarks.fresh import SECONDS
 from latentzoo.benchmarks.results import Row
-from latentzoo.inference.pictures import COLOURS, DPI, INK, SHAPES, new_figure
-from latentzoo.models.language.files import atomic
+from latentzoo.inference.pictures import COLOURS, INK, SHAPES, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,13 +16,6 @@ if TYPE_CHECKING:
 
 LABELS = {"N": "rows N", "K": "components K", "D": "columns D", "nnz": "distinct bigrams"}
 HUES = (1, 0, 2, 4)  # of COLOURS
-
-
-def save(rows: Sequence[Row], path: Path) -> None:
-    """Write the picture; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
-        draw(rows).savefig(file, format="png", dpi=DPI, bbox_inches="tight")
 
 
 def draw(rows: Sequence[Row]) -> "Figure":

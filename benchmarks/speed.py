@@ -15,6 +15,7 @@ from latentzoo.benchmarks.report import link
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.benchmarks.speed_limits import EXPS, POLYNOMIAL, VECTOR
+from latentzoo.inference.pictures import write
 
 SUITE = "seconds an iteration against other libraries, in fresh processes, and against the limits of this machine"
 SIDES = "latentzoo.benchmarks.speed_sides"
@@ -177,7 +178,7 @@ def _summed_up(context: Context) -> Iterator[Row]:
     found = [row for row in context.rows() if row.suite == "speed"]
     yield from shares(found)
     if any(row.quantity == TIMES for row in found):
-        speed_picture.save(found, context.folder / PICTURE)
+        write(speed_picture.draw(found), context.folder / PICTURE)
 
 
 def shares(rows: Sequence[Row]) -> Iterator[Row]:

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,21 +10,13 @@ from latentzoo.benchmarks.paired import LEAST, MOST, TIMES
 from latentzoo.benchmarks.report import number
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.speed_report import Outcome, outcomes
-from latentzoo.inference.pictures import ACCENT, COLOURS, DPI, INK, new_figure
-from latentzoo.models.language.files import atomic
+from latentzoo.inference.pictures import ACCENT, COLOURS, INK, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 62  # characters of a line of a label
-
-
-def save(rows: Sequence[Row], path: Path) -> None:
-    """Write the picture; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
-        draw(rows).savefig(file, format="png", dpi=DPI, bbox_inches="tight")
 
 
 def draw(rows: Sequence[Row]) -> "Figure":

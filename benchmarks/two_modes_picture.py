@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import norm
 
-from latentzoo.inference.pictures import DPI, new_figure
+from latentzoo.inference.pictures import new_figure, write
 from latentzoo.inference.pictures.two_modes import draw_target
-from latentzoo.models.language.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,9 +39,7 @@ def save(
     axes.set_title(f"exclusive, SVI from sd 1: modes at ±{apart:g}", fontsize="medium")
     axes.set_yticks(rates.others, [f"{rate:g}" for rate in rates.others])
     figure.suptitle("One Gaussian on two modes: what is found depends on the divergence and on the start")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
-        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
+    write(figure, path)
 
 
 def _fits(axes: "Axes", prior: Any, sweep: "Sweep", branches: Sequence[np.ndarray]) -> None:

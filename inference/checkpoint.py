@@ -39,7 +39,7 @@ class Checkpoint:
         """Take what tells this run from others, by names that a user knows; JSON can hold it."""
         self._path, self._zoo, self._own = Path(path), zoo, own_guide
         self._identity = json.loads(json.dumps(dict(identity)))
-        self._due, self._cost = time.monotonic() + SECONDS, 0.0
+        self._due = time.monotonic() + SECONDS
 
     def read(self, like: Any) -> tuple[State, Record] | None:
         """Return the state and the record of the run so far; None where there is no checkpoint.
@@ -94,8 +94,8 @@ class Checkpoint:
             os.fsync(file.fileno())
             if self._path.exists():
                 self._path.replace(previous(self._path))
-        self._cost = time.monotonic() - start
-        self._due = time.monotonic() + max(SECONDS, self._cost / SHARE)
+        end = time.monotonic()
+        self._due = end + max(SECONDS, (end - start) / SHARE)
 
     def _check(self, path: Path, summary: dict[str, Any]) -> None:
         if summary["format"] != FORMAT:

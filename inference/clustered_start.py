@@ -32,12 +32,11 @@ def clustered_start(first: Params, data: Data, prior: Prior, spec: Spec, rng: np
 
     first: itself, too, where the rows are too few, or too much alike, to have so many clusters.
     """
-    total = contract.num_rows(data) or 0
-    if total < spec.num_components:
+    if (contract.num_rows(data) or 0) < spec.num_components:
         return first
-    rows = np.sort(rng.choice(total, min(total, MOST_ROWS), replace=False))
-    found = fit_autoencoder(contract.take_rows(data, rows).x, spec, seed=int(rng.integers(2**32)), num_steps=NUM_STEPS)
-    codes = found.encode(contract.take_rows(data, rows).x)
+    x = contract.draw_rows(data, MOST_ROWS, rng).x[:]
+    found = fit_autoencoder(x, spec, seed=int(rng.integers(2**32)), num_steps=NUM_STEPS)
+    codes = found.encode(x)
     mean, scale = codes.mean(0), codes.std(0)
     if not (scale > 0.0).all():
         return first
@@ -46,7 +45,7 @@ def clustered_start(first: Params, data: Data, prior: Prior, spec: Spec, rng: np
         return first
     log_width = mixed.raw_scale.mean(0) - np.log(2.0)
     theta = first.theta._replace(
-        decoder=_shifted_inputs(found.decoder[1], spec, mean, scale),
+        decoder=_shifted_inputs(found.decoder[1], mean, scale),
         weights_logits=mixed.weights_logits,
         loc=mixed.loc,
         log_scale=mixed.raw_scale,
@@ -72,7 +71,7 @@ def _mixture(codes: np.ndarray, spec: Spec, rng: np.random.Generator) -> Any:
     return None if best is None else best.params.theta
 
 
-def _shifted_inputs(decoder: Layers, spec: Spec, mean: np.ndarray, scale: np.ndarray) -> Layers:
+def _shifted_inputs(decoder: Layers, mean: np.ndarray, scale: np.ndarray) -> Layers:
     """Return a decoder of standardised codes: W z + b = (s W) z' + (b + m W)."""
     name = next(iter(decoder))
     weight, bias = decoder[name]

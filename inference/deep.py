@@ -109,9 +109,7 @@ def evaluate(
         num_particles = PARTICLES
         affordable = WORK // (num_particles * _numbers(zoo.spec, data.x.shape[1])) if noisy else MOST_ROWS
         most = min(max(affordable, FEWEST_ROWS), MOST_ROWS)
-        if total > most:
-            drawn = np.random.default_rng(seed).choice(total, most, replace=False)
-            data = contract.take_rows(data, np.sort(drawn))
+        data = contract.draw_rows(data, most, np.random.default_rng(seed))
     found = evidence(zoo, data, params, prior=prior, num_particles=num_particles, seed=seed)
     elbo, elbo_error = bound(zoo, data, prior, params, seed=seed)
     num_rows = len(found.rows)

@@ -87,9 +87,9 @@ def fit(
         raise UserError(f"guide= is for method='svi': {task.name} has none")
     if guide is not None and zoo.is_point(task.name):
         raise UserError(f"guide= is for latent variables that all rows share: {zoo.name} has none")
-    start = task.start(seed)
-    first = start if init is None else _start(zoo, init, start, own=guide is not None)
-    task = task._replace(given=None if init is None else first)
+    given = None if init is None else _start(zoo, init, task.plain_start(seed), own=guide is not None)
+    first = task.start(seed) if given is None else given
+    task = task._replace(given=given)
     if checkpoint is not None and (task.home is not svi or num_restarts > 1 or keep_history):
         raise UserError("checkpoint= is for method='svi', from one start and without its history: leave it out")
     if task.home is mcmc:

@@ -55,8 +55,9 @@ def dependencies(zoo: "Entry") -> Dependencies:
     prior = zoo.prior(data)
     params = zoo.init(data, prior)
     with auto.precision():
-        arrays = {role: contract.map_leaves(lambda _, leaf: auto.ppl.array(leaf), tree)
-                  for role, tree in {"data": data, "prior": prior, "params": params}.items()}  # fmt: skip
+        arrays = {
+            role: auto.ppl.arrays(tree) for role, tree in {"data": data, "prior": prior, "params": params}.items()
+        }
         pair = Pair(zoo.model.numpyro, zoo.guide.numpyro, (data, prior, params))
         drawn = auto.latents(pair, contract.leaves(params), {}, seed=0)
         discrete = {name for name, site in drawn.items() if site.discrete}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from latentzoo.inference.accumulate import chunks
+from latentzoo.inference.accumulate import by_rows, chunks
 from latentzoo.inference.automatic import Arrays, Backend, Pair, backend, num_draws
 from latentzoo.models.language import contract
 from latentzoo.models.language.contract import Params
@@ -136,7 +136,7 @@ def has_log_predictive(zoo: "Entry") -> bool:
 def log_predictive(zoo: "Entry", data: Any, prior: Any, params: Params) -> np.ndarray:
     """Return log E_q p(row | globals) of each row, in closed form."""
     rows = zoo.closed_form.log_predictive
-    return np.concatenate([rows(params, part, prior, zoo.spec) for part in chunks(data, CHUNK_ROWS)])
+    return by_rows(lambda part: rows(params, part, prior, zoo.spec), data, CHUNK_ROWS)
 
 
 def log_likelihoods(zoo: "Entry", data: Any, prior: Any, params: Params, draws: Arrays) -> Iterator[np.ndarray]:

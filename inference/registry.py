@@ -231,13 +231,14 @@ class Entry:
 
     def start(self, data: Any, prior: Any, seed: int, method: str) -> Params:
         """Return the parameters that a method starts from, of checked arguments: `init` checks them first."""
-        return self._start(data, self.prior_for(method, prior), seed, self.is_point(method))
-
-    def _start(self, data: Any, prior: Any, seed: int, point: bool) -> Params:
         rng = np.random.default_rng(seed)
-        first = self.guide_room.init(data, prior, self.spec, rng, point)
+        first = self.plain_start(data, prior, rng, method)
         informed = getattr(self.closed_form, "start", None)
-        return first if informed is None or data is self._empty else informed(first, data, prior, self.spec, rng)
+        return first if informed is None else informed(first, data, self.prior_for(method, prior), self.spec, rng)
+
+    def plain_start(self, data: Any, prior: Any, rng: np.random.Generator, method: str) -> Params:
+        """Return the guide's own start, of the shapes that a method takes, and without what a model learns for it."""
+        return self.guide_room.init(data, self.prior_for(method, prior), self.spec, rng, self.is_point(method))
 
     def elbo(self, params: Params, data: Any, prior: Any) -> float:
         """Return the hand-derived ELBO at checked arguments, in nats, every constant kept; of a deep model by draws."""
@@ -420,7 +421,9 @@ class Entry:
     def _example(self, prior: Any, seed: int) -> Params | None:
         """Return params of a model that cannot draw its point parameters, None where all are drawn."""
         point_only = self.Theta._fields and all(map(self.is_point, self.methods))
-        return self._start(self._empty, prior, seed, point=True) if point_only else None
+        if not point_only:
+            return None
+        return self.guide_room.init(self._empty, prior, self.spec, np.random.default_rng(seed), True)
 
     def exchangeable(self, prior: Any) -> str | None:
         """Return the plate whose labels mean nothing: posteriors may differ by a permutation of it; or None."""
@@ -431,7 +434,7 @@ class Entry:
         """The plate over the rows of the data, where the model has one."""
         return self.model_room.ROWS
 
-    @functools.cached_property
+    @property
     def _empty(self) -> Any:
         return self.Data(*(None,) * len(self.Data._fields))
 

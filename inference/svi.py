@@ -234,13 +234,17 @@ def steps(
     place = Place.of(state or {})
     # A pass over all rows is one evaluation.
     per_step = settings.num_particles * (1.0 if batch is None else batch / total)
-    rows = None if batches is None else batches.take(place.done, most)
+
+    def fetched(first: int) -> Any:
+        return None if batches is None or first >= num_steps else batches.take(first, most)
+
+    rows = fetched(place.done)
     for done in range(place.done, num_steps, most):
         size = min(most, num_steps - done)
         rates = settings.learning_rate * _multipliers(settings.schedule, place.level, done, size, num_steps)
         weights = np.minimum((done + np.arange(size)) / max(warm_up, 1), 1.0)
         found = stepper.advance(Block(rates, weights, rows))
-        rows = None if batches is None else batches.take(done + most, most)  # while the library may still compute
+        rows = fetched(done + most)  # while the library may still compute
         losses = contract.as_numpy(found)[:size].astype(np.float64)
         number, level, plateau = done + size, place.level, Plateau(tol, place.means)
         # While the divergence is weighed less than it will be, the bound falls.

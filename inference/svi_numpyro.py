@@ -10,7 +10,7 @@ import numpy as np
 from latentzoo.inference.automatic import backend
 from latentzoo.inference.automatic_numpyro import QUICKLY
 from latentzoo.inference.svi import Block, Problem, Start, check_state
-from latentzoo.models.language.contract import Params, as_numpy, map_leaves, take_rows
+from latentzoo.models.language.contract import Params, as_numpy, take_rows
 
 
 class Stepper:
@@ -22,14 +22,14 @@ class Stepper:
         self._auto, self._dtype, self._block = backend("numpyro"), problem.dtype, begin.block
         with self._precision():
             self._svi, start, self._advance = _compiled(problem)
-            data, *self._others = (self._arrays(tree) for tree in begin.args)
+            data, *self._others = map(self._auto.ppl.arrays, begin.args)
             self._data = data if problem.total_rows is None else None
             self._state = start(jax.random.PRNGKey(begin.seed), data, *self._others)
             if begin.state is not None:
                 self._restore(begin.state)
 
     def advance(self, block: Block) -> Any:
-        """Begin to take the steps, and some places of no steps where the block is not full."""
+        """Begin to take the steps; behind their losses, where the block is not full, are zeros."""
         with self._precision():
             rates, weights = (np.resize(each, self._block).astype(self._dtype) for each in (block.rates, block.weights))
             steps = rates, weights, np.int32(len(block.rates))
@@ -54,9 +54,6 @@ class Stepper:
         names = [f"numpyro.{index}" for index in range(len(leaves))]
         check_state(state, dict(zip(names, leaves, strict=True)))
         self._state = jax.tree.unflatten(tree, [self._auto.ppl.array(state[name]) for name in names])
-
-    def _arrays(self, tree: Any) -> Any:
-        return map_leaves(lambda _, leaf: self._auto.ppl.array(leaf), tree)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return self._auto.precision(self._dtype)

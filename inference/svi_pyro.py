@@ -8,7 +8,7 @@ import numpy as np
 
 from latentzoo.inference.automatic import backend
 from latentzoo.inference.svi import Block, Problem, Start, check_state
-from latentzoo.models.language.contract import as_numpy, map_leaves, take_rows
+from latentzoo.models.language.contract import as_numpy, take_rows
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")  # what torch's Adam keeps of a parameter
 
@@ -21,7 +21,7 @@ class Stepper:
         import torch
 
         self._auto, self._problem = backend("pyro"), problem
-        self._data, self._prior, self._params = map(self._arrays, begin.args)
+        self._data, self._prior, self._params = map(self._auto.ppl.arrays, begin.args)
         self._rate = 0.0
         optimiser = {"adam": pyro.optim.Adam, "sgd": pyro.optim.SGD}[problem.optimiser]
         self._optimiser = optimiser(lambda *_: {"lr": self._rate})
@@ -46,12 +46,9 @@ class Stepper:
         for optimiser in self._optimiser.optim_objs.values():
             for group in optimiser.param_groups:
                 group["lr"] = self._rate
-        batch = self._data if block.batches is None else self._arrays(take_rows(block.batches, index))
+        batch = self._data if block.batches is None else self._auto.ppl.arrays(take_rows(block.batches, index))
         keywords = self._problem.keywords(float(block.weights[index]))
         return float(self._svi.step(batch, self._prior, self._params, **keywords))
-
-    def _arrays(self, tree: Any) -> Any:
-        return map_leaves(lambda _, leaf: self._auto.ppl.array(leaf), tree)
 
     def values(self) -> dict[str, np.ndarray]:
         """Return the constrained value of each `param` site."""

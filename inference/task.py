@@ -65,7 +65,15 @@ class Task(NamedTuple):
 
     def start(self, seed: int) -> Params:
         """Return where the method starts from, by default."""
-        return self.zoo.start(self.data, self.prior, seed, self.zoo.methods[0] if self.own else self.name)
+        return self.zoo.start(self.data, self.prior, seed, self._starts_as)
+
+    def plain_start(self, seed: int) -> Params:
+        """Return a start of the same shapes, which takes no time: what others are checked against."""
+        return self.zoo.plain_start(self.data, self.prior, np.random.default_rng(seed), self._starts_as)
+
+    @property
+    def _starts_as(self) -> str:
+        return self.zoo.methods[0] if self.own else self.name
 
     @property
     def score(self) -> Callable[[Params], float] | None:

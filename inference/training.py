@@ -56,9 +56,8 @@ class Training(Settings):
 
 def watched(zoo: "Entry", data: Any, prior: Any, settings: Training, seed: int) -> Callable[[Params], float]:
     """Return the bound of validation data as a function of the parameters: of some of the rows, with the same noise."""
-    rng, total = np.random.default_rng([seed, 2]), contract.num_rows(data) or 0
-    rows = np.sort(rng.choice(total, min(total, WATCHED_ROWS), replace=False))
-    seen = settings.prepared(contract.take_rows(data, rows), rng)
+    rng = np.random.default_rng([seed, 2])
+    seen = settings.prepared(contract.draw_rows(data, WATCHED_ROWS, rng), rng)
     return lambda params: deep.bound(zoo, seen, prior, params, num_draws=WATCHED_DRAWS, seed=seed)[0]
 
 

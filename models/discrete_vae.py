@@ -29,13 +29,10 @@ MOST_CODES = 4096  # joint states of all variables, over which every bound is su
 
 @dataclass(frozen=True)
 class Spec(DeepSpec):
-    """What changes the program.
+    """What changes the program, beside what `DeepSpec` says.
 
     num_latents: the number of categorical variables of a code, L.
     num_states: the number of states of each of them, K; of K^L joint codes there may be 4,096.
-    hidden: the sizes of the hidden layers, of the encoder in this order and of the decoder in the other; none: linear.
-    likelihood: of a feature given the decoder's output: "bernoulli", "gaussian" with the prior's noise_scale, or
-        "learned_gaussian", whose noise is a point parameter.
     """
 
     num_states: int = 8

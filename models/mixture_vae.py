@@ -36,12 +36,8 @@ MOST_COMPONENTS = 1000
 
 @dataclass(frozen=True)
 class Spec(DeepSpec):
-    """What changes the program.
+    """What changes the program, beside what `DeepSpec` says.
 
-    num_latents: the number of latent coordinates, d.
-    hidden: the sizes of the hidden layers, of the encoder in this order and of the decoder in the other; none: linear.
-    likelihood: of a feature given the decoder's output: "bernoulli", "gaussian" with the prior's noise_scale, or
-        "learned_gaussian", whose noise is a point parameter.
     num_components: the number of components, K.
     assignment: q(component) of a row: "exact", that of the mixture at the latent coordinates that were drawn, or
         "amortised", which the encoder makes of the features.

@@ -53,13 +53,10 @@ not_negative = Constraint("0 or more, and finite", lambda x: np.isfinite(x) & (x
 
 @dataclass(frozen=True)
 class Spec(DeepSpec):
-    """What changes the program.
+    """What changes the program, beside what `DeepSpec` says.
 
-    num_latents: the number of latent coordinates, d.
     hidden: the sizes of the hidden layers, of the encoder and the classifier in this order and of the decoder in the
         other; none: linear.
-    likelihood: of a feature given the decoder's output: "bernoulli", "gaussian" with the prior's noise_scale, or
-        "learned_gaussian", whose noise is a point parameter.
     num_classes: the number of classes, K.
     """
 

@@ -36,13 +36,11 @@ ROWS = ("rows",)
 
 @dataclass(frozen=True)
 class Spec(DeepSpec):
-    """What changes the program.
+    """What changes the program, beside what `DeepSpec` says.
 
     num_latents: the number of coordinates of the second latent.
     num_first: the number of coordinates of the first.
     hidden: the sizes of the hidden layers, of each encoder in this order, of the decoder in the other; none: linear.
-    likelihood: of a feature given the decoder's output: "bernoulli", "gaussian" with the prior's noise_scale, or
-        "learned_gaussian", whose noise is a point parameter.
     """
 
     num_first: int = 2

@@ -34,12 +34,8 @@ ROWS = ("rows",)
 
 @dataclass(frozen=True)
 class Spec(DeepSpec):
-    """What changes the program.
+    """What changes the program, beside what `DeepSpec` says.
 
-    num_latents: the number of latent coordinates, d.
-    hidden: the sizes of the hidden layers, of the encoder in this order and of the decoder in the other; none: linear.
-    likelihood: of a feature given the decoder's output: "bernoulli", "gaussian" with the prior's noise_scale, or
-        "learned_gaussian", whose noise is a point parameter.
     posterior: q(latent) of a row: a Gaussian with a diagonal covariance, or a full one.
     network: "mlp", or "convolutional" for square images, whose sizes are its own.
     networks: your own, `OwnNetworks`, for your own workflow: they have no derivation by hand.

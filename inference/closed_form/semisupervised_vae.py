@@ -36,7 +36,7 @@ from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.semisupervised_vae import Phi
 from latentzoo.inference import label_baselines
-from latentzoo.inference.accumulate import chunks
+from latentzoo.inference.accumulate import CHUNK_ROWS, by_rows
 from latentzoo.inference.backward import Tape, backward, forward
 from latentzoo.inference.codes import (
     Gaussian,
@@ -55,7 +55,6 @@ from latentzoo.models.semisupervised_vae import Data, Prior, Spec, Theta
 
 METHODS = ("svi",)
 PROOF = "common noise"
-CHUNK_ROWS = 4096  # that are classified together
 BASELINE_ROWS = 5000  # that simpler models are fitted to at most
 BASELINE_STEPS = 200
 
@@ -221,12 +220,12 @@ def predict(params: Params, data: Data, prior: Prior, spec: Spec) -> dict[str, A
 
 def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[str, float]:
     """Return the part of the rows with a label whose most probable class it is; nothing where no row has one."""
-    total = right = 0.0
-    for part in chunks(data, CHUNK_ROWS):
-        labels = classified(params, part, spec)
-        total += float(labels.has_one.sum())
-        right += float((part.label == labels.log_softmax.argmax(0))[labels.has_one].sum())
-    return {"num_labelled": total, "accuracy": right / total} if total else {}
+    known = np.asarray(data.label) >= 0
+    if not known.any():
+        return {}
+    most_probable = by_rows(lambda part: classified(params, part, spec).log_softmax.argmax(0), data, CHUNK_ROWS)
+    right = (most_probable == data.label)[known]
+    return {"num_labelled": float(known.sum()), "accuracy": float(right.mean())}
 
 
 def baselines(params: Params, fitted: Data, data: Data, validation: Data | None, spec: Spec) -> dict[str, float]:

@@ -72,10 +72,16 @@ def _save(picture: "Figure | Graph", path: Path) -> Path:
     if isinstance(picture, Graph):
         return save_graph(picture, path)[0]
     path = path.with_name(f"{path.name}.png")
-    with atomic(path) as file:
-        picture.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
+    write(picture, path)
     picture.clear()
     return path
+
+
+def write(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, whole or not at all; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as file:
+        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
 
 
 def new_figure(width: float, height: float) -> "Figure":

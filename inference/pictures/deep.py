@@ -50,7 +50,7 @@ class Shown(NamedTuple):
     """The rows that are drawn: of the test data where there are some, else of those that were fitted.
 
     what: "test rows" or "fitted rows", and how many of them. codes: of the rows. label: of each row, -1 where there is
-    none. autoencoder: a deterministic one, fitted to what the model was, and its codes.
+    none.
     """
 
     x: Features
@@ -288,10 +288,15 @@ def manifold(fit: Fit, coder: Coder, rows: Shown | None) -> dict[str, "Figure"]:
 # --- groups against classes -------------------------------------------------------------------------------------------
 
 
+def by_class(groups: Int[np.ndarray, "some"], counts: Int[np.ndarray, "groups classes"]) -> Int[np.ndarray, "some"]:
+    """Return some groups in the order of their commonest classes, those of most such rows first."""
+    return groups[np.lexsort((-counts[groups].max(1), counts[groups].argmax(1)))]
+
+
 def confusion(
     fit: Fit, counts: Int[np.ndarray, "groups classes"], names: list[str], what: str, groups: str
 ) -> "Figure":
-    """Draw how many rows of each class each group has, the groups in the order of their commonest classes."""
+    """Draw how many rows of each class each group has, in the order that they are given in."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     num_groups, num_classes = counts.shape
     figure = new_figure(max(6.0, 2.2 + 0.55 * num_classes), max(3.5, 1.5 + 0.4 * num_groups))

@@ -7,7 +7,7 @@ from jaxtyping import Int
 
 from latentzoo.inference.closed_form.discrete_vae import Codes, encoded
 from latentzoo.inference.clusters import confusion as counted
-from latentzoo.inference.pictures.deep import Coder, Shown, autoencoder, confusion, general, shown, title_of
+from latentzoo.inference.pictures.deep import Coder, Shown, autoencoder, by_class, confusion, general, shown, title_of
 from latentzoo.inference.pictures.panels import Panel, Panels
 from latentzoo.inference.result import Fit
 
@@ -19,8 +19,6 @@ MOST_CODES, COLUMNS, MOST_LINES = 100, 10, 30  # joint codes that are drawn, in 
 
 def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return samples, reconstructions, what codes stand for, and whose rows they have."""
-    if fit.guide is not None:
-        return {}
     params, spec, probs = fit.params, fit.entry.spec, np.asarray(fit.prior.probs)
     means = Codes.of(params, spec).mean(spec)
     sizes = (spec.num_states,) * spec.num_latents
@@ -41,8 +39,7 @@ def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     if rows is not None and (rows.label >= 0).any():
         counts = counted(rows.codes[:, 0], rows.label)
         most = np.argsort(-counts.sum(1), kind="stable")[:MOST_LINES]
-        most = most[counts[most].any(1)]
-        order = most[np.lexsort((-counts[most].max(1), counts[most].argmax(1)))]
+        order = by_class(most[counts[most].any(1)], counts)
         names = [_name(code, sizes) for code in order]
         what = f"the {len(order)} codes that are used most, of {rows.what}"
         pictures["confusion"] = confusion(fit, counts[order], names, what, "joint code")

@@ -7,7 +7,7 @@ import numpy as np
 
 from latentzoo.inference.pictures import INK, certainty, look, name_of, new_figure, worth_of
 from latentzoo.inference.result import Fit
-from latentzoo.models.language.contract import take_rows
+from latentzoo.models.language.contract import draw_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,9 +147,7 @@ def _sides(found: list[Centre]) -> np.ndarray:
 
 def _draw_events(axes: "Axes", fit: Fit) -> str:
     """Draw the events, or a sample of so many of them; return a line that says so."""
-    data, total = fit.data, len(fit.data.location)
-    if total > MOST_EVENTS:
-        data = take_rows(data, np.sort(np.random.default_rng(0).choice(total, MOST_EVENTS, replace=False)))
+    total, data = len(fit.data.location), draw_rows(fit.data, MOST_EVENTS, np.random.default_rng(0))
     resp = fit.predict(data)["responsibilities"]
     chosen, sure = resp.argmax(1), certainty(resp)
     area = _areas(data.strength, _full_size(fit)) * min(1.0, (1000.0 / len(resp)) ** 0.5)

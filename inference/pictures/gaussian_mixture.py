@@ -9,7 +9,7 @@ from latentzoo.inference.closed_form.gaussian_mixture import expected
 from latentzoo.inference.pictures import INK, certainty, look, name_of, new_figure, worth_of
 from latentzoo.inference.precision import FORMS
 from latentzoo.inference.result import Fit
-from latentzoo.models.language.contract import take_rows
+from latentzoo.models.language.contract import draw_rows
 from latentzoo.models.readers.table import names_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return the picture of the components; a fit by a guide of one's own or a sampler has none."""
     if fit.chains is not None or fit.guide is not None:
         return {}
-    data = None if fit.data is None else _sample(fit)
+    data = None if fit.data is None else draw_rows(fit.data, MOST_ROWS, np.random.default_rng(0))
     weights, loc, covariance = components(fit)
     size = loc.shape[1]
     figure = _figure(size)
@@ -63,14 +63,6 @@ def _figure(size: int) -> "Figure":
     pairs = max(1, min(size, MOST_FEATURES) * (min(size, MOST_FEATURES) - 1) // 2)
     columns = min(pairs, 3)
     return new_figure({1: 8.5, 2: 10.0, 3: 12.0}[columns], 0.6 + 4.4 * -(-pairs // columns))
-
-
-def _sample(fit: Fit) -> Any:
-    """Return the rows, or so many of them at random."""
-    total = len(fit.data.x)
-    if total <= MOST_ROWS:
-        return fit.data
-    return take_rows(fit.data, np.sort(np.random.default_rng(0).choice(total, MOST_ROWS, replace=False)))
 
 
 def _sampled(fit: Fit) -> str:

@@ -13,6 +13,7 @@ from latentzoo.inference.pictures.deep import (
     Ellipses,
     Shown,
     autoencoder,
+    by_class,
     confusion,
     general,
     interpolations,
@@ -31,8 +32,6 @@ MOST_COMPONENTS, DRAWS = 20, 12  # that are drawn, the heaviest first, and rows 
 
 def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return samples, reconstructions, interpolations, the codes, and of each component what it makes, and has."""
-    if fit.guide is not None:
-        return {}
     params, spec = fit.params, fit.entry.spec
     theta, weights = params.theta, softmax(params.theta.weights_logits)
     scale = np.exp(theta.log_scale)
@@ -57,8 +56,7 @@ def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     pictures["latent"] = latent(fit, rows.codes, group, rows.what, name, Ellipses(theta.loc, scale))
     if labelled:
         counts = counted(component, rows.label)
-        used = np.flatnonzero(counts.sum(1))
-        order = used[np.lexsort((-counts[used].max(1), counts[used].argmax(1)))]
+        order = by_class(np.flatnonzero(counts.sum(1)), counts)
         names = [f"{k} ({100.0 * weights[k]:.2g} %)" for k in order]
         pictures["confusion"] = confusion(fit, counts[order], names, f"components of {rows.what}", "component")
     return pictures

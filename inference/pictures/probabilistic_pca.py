@@ -7,7 +7,7 @@ import numpy as np
 from latentzoo.inference.closed_form.probabilistic_pca import visit
 from latentzoo.inference.pictures import ACCENT, INK, name_of, new_figure, worth_of
 from latentzoo.inference.result import Fit
-from latentzoo.models.language.contract import Params, take_rows
+from latentzoo.models.language.contract import Params, draw_rows
 from latentzoo.models.probabilistic_pca import Directions, directions
 from latentzoo.models.readers.table import names_of
 
@@ -43,9 +43,7 @@ def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
 
 def _draw_rows(axes: "Axes", fit: Fit, found: Directions) -> str:
     """Draw the posterior of each row along the first two directions, or the first; return a line on what is drawn."""
-    data, total = fit.data, len(fit.data.x)
-    if total > MOST_ROWS:
-        data = take_rows(data, np.sort(np.random.default_rng(0).choice(total, MOST_ROWS, replace=False)))
+    total, data = len(fit.data.x), draw_rows(fit.data, MOST_ROWS, np.random.default_rng(0))
     mean, covariance = posterior(fit, data, found)
     if mean.shape[1] == 1:
         _draw_line(axes, mean[:, 0], np.sqrt(covariance[:, 0, 0]))

@@ -30,8 +30,6 @@ STYLES, MOST_CLASSES = 8, 20  # that are drawn
 
 def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return samples, reconstructions, interpolations within a class, the codes, styles by class, and confusions."""
-    if fit.guide is not None:
-        return {}
     params, spec = fit.params, fit.entry.spec
     size, classes, probs = spec.num_latents, np.eye(spec.num_classes), np.asarray(fit.prior.class_probs)
     decoder = chains(params.theta, spec).decoder

@@ -30,8 +30,6 @@ HELD, VARIED = 5, 11  # codes that are held, and quantiles of the prior that the
 
 def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return samples, reconstructions, interpolations, the codes of both latents, and what each of them changes."""
-    if fit.guide is not None:
-        return {}
     params, spec = fit.params, fit.entry.spec
     size = spec.num_first + spec.num_latents
     coder = Coder(

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 def draw(fit: Fit, test: Any = None) -> dict[str, "Figure"]:
     """Return samples, reconstructions, interpolations, the codes and, of two latents, what lies over their plane."""
-    if fit.guide is not None:
-        return {}
     params, spec = fit.params, fit.entry.spec
     coder = Coder(
         encode=lambda data: posterior(params, data, spec).loc,

@@ -65,12 +65,9 @@ class Bound:
         return self._run(ppl, data, prior, params, ppl.param)
 
     def _run(self, ppl: Handle, data: Any, prior: Any, params: Params | None, param: Callable[[str, Any], Any]) -> Any:
-        def convert(_: str, value: Any) -> Any:
-            return ppl.array(value)
-
         found = self._trees(params or Params())
         trees = [map_leaves(param, found[role], role) for role in self._kinds]
-        return self._program(ppl, map_leaves(convert, data), map_leaves(convert, prior), *trees, self._spec)
+        return self._program(ppl, ppl.arrays(data), ppl.arrays(prior), *trees, self._spec)
 
     def _trees(self, params: Params) -> dict[str, Any]:
         """Return the parameters by their role; a guide whose parameters may all be left out has none of its own."""
@@ -111,14 +108,12 @@ def _as_precise(data: Any, params: Params | None, ppl: Handle) -> Any:
     """Return data whose floats are as wide as those of the parameters: torch multiplies no matrices of two types."""
     import torch
 
-    tensors = map_leaves(lambda _, leaf: ppl.array(leaf), params)
-    types = {leaf.dtype for leaf in leaves(tensors).values() if leaf.is_floating_point()}
+    types = {leaf.dtype for leaf in leaves(ppl.arrays(params)).values() if leaf.is_floating_point()}
     if not types:
         return data
     widest = functools.reduce(torch.promote_types, types)
 
-    def convert(_: str, leaf: Any) -> Any:
-        tensor = ppl.array(leaf)
+    def widened(_: str, tensor: Any) -> Any:
         return tensor.to(widest) if tensor.is_floating_point() else tensor
 
-    return map_leaves(convert, data)
+    return map_leaves(widened, ppl.arrays(data))

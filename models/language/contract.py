@@ -156,6 +156,13 @@ def take_rows(data: Any, rows: Any) -> Any:
     return map_rows(lambda leaf: leaf[rows], data)
 
 
+def draw_rows(data: Any, most: int, rng: np.random.Generator) -> Any:
+    """Return so many of the rows, drawn at random and in their order; the data themselves where they are no more."""
+    total = num_rows(data) or 0
+    drawn = np.sort(rng.choice(total, min(total, most), replace=False))
+    return data if total <= most else take_rows(data, drawn)
+
+
 def map_rows(function: Callable[[Any], Any], data: Any) -> Any:
     """Apply `function(leaf)` to every observed field that has rows."""
     shared = _shared_by(data)

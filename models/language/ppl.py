@@ -65,6 +65,10 @@ class Handle:
     num_rows: int | None = None
     total_rows: int | None = None
 
+    def arrays(self, tree: Any) -> Any:
+        """Return a tree with the library's arrays in the place of others."""
+        return contract.map_leaves(lambda _, leaf: self.array(leaf), tree)
+
     @contextmanager
     def rows(self, name: str, data: Any) -> Iterator[int]:
         """Open the plate over the rows of `data`, scaled when they are a minibatch of `total_rows`.

@@ -208,7 +208,7 @@ def fits(
 
 def write_comparison(comparison: "Comparison", fits: dict[str, "Fit"], out: Path, source: str) -> None:
     """Write the table, the numbers of each coordinate, the picture, and each fit into its folder."""
-    from latentzoo.models.language.files import atomic
+    from latentzoo.inference.pictures import write
 
     click.echo(f"\n{comparison}\n")
     out.mkdir(parents=True, exist_ok=True)
@@ -218,8 +218,7 @@ def write_comparison(comparison: "Comparison", fits: dict[str, "Fit"], out: Path
     }
     for name, text in {"comparison.txt": f"{comparison}\n", **tables}.items():
         _wrote(_write_text(out / name, text), "table")
-    with atomic(out / "comparison.png") as file:
-        comparison.plot().savefig(file, format="png", dpi=150, bbox_inches="tight")
+    write(comparison.plot(), out / "comparison.png")
     _wrote(out / "comparison.png", "picture")
     for label, fit in fits.items():
         write_fit(fit, out / label, source, Rows(fit.data))

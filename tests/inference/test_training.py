@@ -14,7 +14,7 @@ from latentzoo.inference.clustered_start import clustered_start
 from latentzoo.inference.estimators import Relaxed
 from latentzoo.inference.minibatches import Minibatches, in_precision
 from latentzoo.inference.training import Training, binarised
-from latentzoo.models.language.contract import leaves, map_leaves
+from latentzoo.models.language.contract import leaves
 from latentzoo.models.language.ppl import LIBRARIES, handle
 from latentzoo.models.language.stream import Stream
 
@@ -40,7 +40,7 @@ def example(name: str, num_rows: int = 7, **spec: Any) -> tuple[Any, Any, Any, A
 
 
 def on(library: str, tree: Any) -> Any:
-    return map_leaves(lambda _, leaf: backend(library).ppl.array(leaf), tree)
+    return backend(library).ppl.arrays(tree)
 
 
 # --- the weight of the divergence -------------------------------------------------------------------------------------
