@@ -21,6 +21,7 @@ from latentzoo.benchmarks import data_sets, race, race_gaps, race_picture, resul
 from latentzoo.benchmarks.race import Contestant, Run
 from latentzoo.benchmarks.race_gaps import Descent, Standing, Track, compared, thinned
 from latentzoo.benchmarks.results import Row
+from latentzoo.inference import pictures
 from latentzoo.models.language.errors import UserError
 
 # --- what the numbers must be -----------------------------------------------------------------------------------------
@@ -192,9 +193,9 @@ def test_a_picture_of_all_kinds(tmp_path: Path) -> None:
     }
     grid[0.3] = {0: Track.at(-900.0).descent(0.0)}
     svi = Standing.of("svi-numpyro", "numpyro", grid, 9.84)
-    race_picture.save([standing("cavi", track(pace=0.01)), svi], "toy", tmp_path / "new" / "race.png")
-    assert (tmp_path / "new" / "race.png").stat().st_size > 10_000
     figure = race_picture.draw([standing("cavi", track(pace=0.01)), svi], "toy")
+    pictures.write(figure, tmp_path / "new" / "race.png")
+    assert (tmp_path / "new" / "race.png").stat().st_size > 10_000
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["cavi", "svi-numpyro, learning rate 0.1 (+ 9.8 s to compile)"]
     left, right = figure.axes
