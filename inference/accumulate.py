@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,27 +56,41 @@ def by(executor: Executor, e_step: EStep) -> EStep:
 def on_devices(e_step: EStep) -> EStep:
     """Return an E step over rows that lie on all of JAX's devices, where they are put once; its statistics are NumPy's.
 
-    Rows that do not divide evenly among the devices, fewer than these, are visited by themselves.
+    It is compiled as a whole. Each device adds up its own rows. Those that do not divide evenly among the devices,
+    fewer than these, are visited by themselves.
     """
     import jax
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
     mesh = jax.make_mesh((jax.device_count(),), ("rows",), axis_types=(AxisType.Auto,))
+    same = PartitionSpec()  # type: ignore[no-untyped-call]
+    rows = NamedSharding(mesh, PartitionSpec("rows"))  # type: ignore[no-untyped-call]
     placed: list[Any] = []
 
-    def place(data: Any) -> Iterator[Any]:
+    @partial(jax.jit, static_argnames="spec")
+    def on_all(params: Params, data: Any, prior: Any, spec: Any) -> Any:
+        def on_each(params: Params, data: Any, prior: Any) -> Any:
+            return jax.lax.psum(e_step(params, data, prior, spec), mesh.axis_names)  # type: ignore[no-untyped-call]
+
+        over = map_rows(lambda _: rows.spec, map_leaves(lambda *_: same, data))
+        # Sums start the same on all devices, and end different: there is nothing to check.
+        spread = jax.shard_map(on_each, mesh=mesh, in_specs=(same, over, same), out_specs=same, check_vma=False)
+        return spread(params, data, prior)
+
+    on_one = jax.jit(e_step, static_argnums=3)
+
+    def place(data: Any) -> Iterator[tuple[EStep, Any]]:
         length, even = num_rows(data) or 0, (num_rows(data) or 0) // mesh.size * mesh.size
         if even:
-            rows = NamedSharding(mesh, PartitionSpec("rows"))  # type: ignore[no-untyped-call]
-            yield map_rows(lambda leaf: jax.device_put(leaf[:even], rows), data)
+            yield on_all, map_rows(lambda leaf: jax.device_put(leaf[:even], rows), data)
         if even < length:
-            yield map_rows(lambda leaf: jax.device_put(leaf[even:]), data)
+            yield on_one, map_rows(lambda leaf: jax.device_put(leaf[even:]), data)
 
     def run(params: Params, data: Any, prior: Any, spec: Any) -> Any:
         with jax.enable_x64(True):
             if not placed or placed[0] is not data:
                 placed[:] = [data, *place(data)]
-            stats = add(e_step(params, part, prior, spec) for part in placed[1:])
+            stats = add(step(params, part, prior, spec) for step, part in placed[1:])
             return map_leaves(lambda _, leaf: np.asarray(leaf)[()], stats)
 
     return run

@@ -57,12 +57,13 @@ def _padded(natural: Float[np.ndarray, "p k"], dtype: Any) -> Float[np.ndarray, 
 
 @compiled(FUSED)
 def _span(x: Any, centre: Any, quadratic: Any, more: Any, natural: Any, start: Any, stop: Any, statistics: Any) -> Any:
-    """Add the statistics of some rows, and return their log normaliser."""
+    """Write the statistics of some rows, and return their log normaliser."""
     num_features, num_components = natural.shape
     feature = np.zeros((num_features, _BLOCK), x.dtype)
     weight = np.empty((num_components, _BLOCK), x.dtype)
     top, total = np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
     part = np.empty((num_features, num_components), x.dtype)
+    here = np.zeros((num_features, num_components))  # threads that add side by side would fight for a line of the cache
     log_normaliser = 0.0
     for begin in range(start, stop, _BLOCK):
         length = min(_BLOCK, stop - begin)
@@ -75,7 +76,8 @@ def _span(x: Any, centre: Any, quadratic: Any, more: Any, natural: Any, start: A
         _statistics(weight, feature, part)
         for p in range(num_features):
             for k in range(num_components):
-                statistics[p, k] += np.float64(part[p, k])
+                here[p, k] += np.float64(part[p, k])
+    statistics[:] = here
     return log_normaliser
 
 
@@ -84,10 +86,7 @@ def _fill(x: Any, centre: Any, quadratic: Any, more: Any, begin: Any, length: An
     """Write the features of a block but the first, which is one: rows beyond its length are at the centre."""
     size = x.shape[1]
     for i in range(size):
-        column = feature[1 + i]
-        for b in range(length):
-            column[b] = x[begin + b, i] - centre[i]
-        column[length:] = 0
+        _write(x[begin : begin + length, i], centre[i], feature[1 + i])
     last = 1 + size
     if quadratic == 1:
         for i in range(size):
@@ -111,11 +110,16 @@ def _fill(x: Any, centre: Any, quadratic: Any, more: Any, begin: Any, length: An
                     product[b] = column[b] * other[b]
                 last += 1
     for i in range(more.shape[1]):
-        column = feature[last]
-        for b in range(length):
-            column[b] = more[begin + b, i]
-        column[length:] = 0
+        _write(more[begin : begin + length, i], 0.0, feature[last])
         last += 1
+
+
+@compiled(FUSED)
+def _write(values: Any, centre: Any, column: Any) -> None:
+    """Write values less their centre, and zeros in the place of those that are missing."""
+    for b in range(len(values)):
+        column[b] = values[b] - centre
+    column[len(values) :] = 0
 
 
 @compiled(REORDERED)
