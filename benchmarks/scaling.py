@@ -126,6 +126,8 @@ def _exponent(row: "partial[Row]", one: Curve, points: Sequence[tuple[float, flo
     slope, half = exponent(*zip(*points, strict=True))
     first, last = points[0][0], points[-1][0]
     note = f"{slope:.3f} ± {half:.3f}, {LEVEL:.0%}, from {one.symbol} = {first:,} to {last:,}"
+    fixed, each, off = line(*zip(*points, strict=True))
+    note += f"; {_duration(fixed)} + {_duration(each)} x {one.symbol} is off by {off:.0%} at most"
     note += f"; {busy}" if busy else ""
     if one.claim is None:
         return row(EXPONENT, value=slope, note=note)
@@ -146,6 +148,22 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> tuple[float, fl
     freedom = len(values) - 2
     half = float(t.ppf(0.5 + LEVEL / 2.0, freedom) * found.stderr) if freedom > 0 else np.inf
     return float(found.slope), half
+
+
+def line(values: Sequence[float], costs: Sequence[float]) -> tuple[float, float, float]:
+    """Return the straight line whose relative errors are least in squares: its cost at zero, slope and worst error.
+
+    What is done once, whatever the size, makes an exponent less than one, and is told apart by it.
+    """
+    slope, fixed = np.polyfit(values, costs, 1, w=1.0 / np.asarray(costs))
+    errors = (fixed + slope * np.asarray(values)) / np.asarray(costs) - 1.0
+    return float(fixed), float(slope), float(np.abs(errors).max())
+
+
+def _duration(seconds: float) -> str:
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter("s", places=2)(seconds)
 
 
 def _drawn(context: Context) -> Iterator[Row]:

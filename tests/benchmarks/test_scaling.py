@@ -33,6 +33,13 @@ def test_two_points_have_no_interval() -> None:
     assert scaling.exponent([1, 2], [1.0, 2.0]) == (pytest.approx(1.0), np.inf)
 
 
+def test_a_line_tells_what_is_done_once_from_what_grows() -> None:
+    values = np.array([8, 16, 24, 32, 64])
+    assert scaling.line(values, 3e-3 + 5e-4 * values) == pytest.approx((3e-3, 5e-4, 0.0), abs=1e-12)
+    bent = scaling.line(values, 1e-6 * values**2.0)
+    assert bent[2] > 0.1
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -90,7 +97,7 @@ def test_a_linear_cost_and_flat_memory_hold(bench: Callable[..., list[Row]], tmp
     assert _verdicts(rows, scaling.GROWTH) == {True}
     text = scaling.section(rows, tmp_path)
     assert (
-        "| gaussian_mixture, numba, by N | 1 | 1 | yes | 1.000 ± 0.000, 95%, from N = 100,000 to 10,000,000 |" in text
+        "| gaussian_mixture, numba, by N | 1 | 1 | yes | 1.000 ± 0.000, 95%, from N = 100,000 to 10,000,000; " in text
     )
     assert "![cost against size]" in text
 
