@@ -67,17 +67,18 @@ def on_devices(e_step: EStep) -> EStep:
     rows = NamedSharding(mesh, PartitionSpec("rows"))  # type: ignore[no-untyped-call]
     placed: list[Any] = []
 
-    @partial(jax.jit, static_argnames="spec")
-    def on_all(params: Params, data: Any, prior: Any, spec: Any) -> Any:
-        def on_each(params: Params, data: Any, prior: Any) -> Any:
-            return jax.lax.psum(e_step(params, data, prior, spec), mesh.axis_names)  # type: ignore[no-untyped-call]
+    def own(params: Params, data: Any, prior: Any, spec: Any) -> Any:
+        """Return the statistics of the rows of one device, on an axis of devices."""
+        return map_leaves(lambda _, leaf: leaf[None], e_step(params, data, prior, spec))
 
+    def spread(params: Params, data: Any, prior: Any, spec: Any) -> Any:
         over = map_rows(lambda _: rows.spec, map_leaves(lambda *_: same, data))
+        each = partial(own, spec=spec)
         # Sums start the same on all devices, and end different: there is nothing to check.
-        spread = jax.shard_map(on_each, mesh=mesh, in_specs=(same, over, same), out_specs=same, check_vma=False)
-        return spread(params, data, prior)
+        of_all = jax.shard_map(each, mesh=mesh, in_specs=(same, over, same), out_specs=rows.spec, check_vma=False)
+        return of_all(params, data, prior)
 
-    on_one = jax.jit(e_step, static_argnums=3)
+    on_one, on_all = (jax.jit(function, static_argnames="spec") for function in (own, spread))
 
     def place(data: Any) -> Iterator[tuple[EStep, Any]]:
         length, even = num_rows(data) or 0, (num_rows(data) or 0) // mesh.size * mesh.size
@@ -90,8 +91,9 @@ def on_devices(e_step: EStep) -> EStep:
         with jax.enable_x64(True):
             if not placed or placed[0] is not data:
                 placed[:] = [data, *place(data)]
-            stats = add(step(params, part, prior, spec) for step, part in placed[1:])
-            return map_leaves(lambda _, leaf: np.asarray(leaf)[()], stats)
+            parts = [step(params, part, prior, spec=spec) for step, part in placed[1:]]
+            # The host adds them up: the devices need not wait for each other.
+            return add(map_leaves(lambda _, leaf: np.asarray(leaf).sum(0), part) for part in parts)
 
     return run
 
