@@ -7,8 +7,7 @@ statistics that the next M-step needs. Both are sums over rows, so neither rows 
 ever in memory: each block of rows lives and dies in a core's cache.
 
 `mixture_numpy` is the reference, and the fallback where numba is not installed; `mixture_numba` is the same for CPUs,
-`mixture_jax` for accelerators and several devices (`accumulate.on_devices`), and where derivatives are taken
-automatically.
+`mixture_jax` for accelerators and several devices, and where derivatives are taken automatically.
 """
 
 from typing import Any
@@ -28,7 +27,7 @@ def mixture_sums(moments: Moments, natural_parameters: Float[Any, "features comp
 
     NumPy arrays go block by block through every core that this process may use, by numba or NumPy as
     `kernels/executors.py` has it; the result does not depend, to the bit, on how many cores there are. JAX arrays go
-    through a scan, which can be jitted, differentiated and mapped over devices. Float32 rows
+    through a scan, over all devices that the rows are spread over, which can be jitted and differentiated. Float32 rows
     are computed in float32, all others in float64; the totals of NumPy arrays are float64 in either case.
 
     Parameters

@@ -1,11 +1,13 @@
-"""The sums of a mixture in JAX: a scan over chunks of rows."""
+"""The sums of a mixture in JAX: a scan over chunks of rows, on every device that the rows are spread over."""
 
+import functools
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from latentzoo.inference.kernels.mixture_numpy import MixtureSums
@@ -18,12 +20,34 @@ _CHUNK_ON_CPU, _CHUNK = 2**11, 2**17
 def sums(moments: Moments, natural: Float[Any, "features components"]) -> MixtureSums:
     """Return the sums, as `mixture.mixture_sums` promises; they are JAX's, and may be traced."""
     x, centre, quadratic, more = moments
-    return _sums(x, more, centre, natural, quadratic)
+    x, natural = jnp.asarray(x), jnp.asarray(natural)
+    more = None if more is None else jnp.asarray(more)
+    sharding = None if isinstance(x, jax.core.Tracer) else x.sharding
+    if isinstance(sharding, NamedSharding) and sharding.num_devices > 1 and sharding.spec[0] is not None:
+        return _on_devices(sharding.mesh, sharding.spec[0], quadratic)(x, more, centre, natural)
+    return _on_one(x, more, centre, natural, quadratic)
+
+
+@functools.cache
+def _on_devices(mesh: Any, axis: Any, quadratic: Quadratic) -> Any:
+    """Return the compiled sums of rows that lie on several devices: each scans its own, and the totals are added."""
+
+    def local(x: Any, more: Any, centre: Any, natural: Any) -> MixtureSums:
+        return jax.lax.psum(_scan(x, more, centre, natural, quadratic), axis)  # type: ignore[no-untyped-call]
+
+    rows, same = PartitionSpec(axis), PartitionSpec()  # type: ignore[no-untyped-call]
+    # The totals of the scan start the same on all devices, and end different: there is nothing to check.
+    spread = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, same, same), out_specs=same, check_vma=False)
+    return jax.jit(spread)
 
 
 @partial(jax.jit, static_argnames="quadratic")
-def _sums(x: Any, more: Any, centre: Any, natural: Any, quadratic: Quadratic) -> MixtureSums:
-    """Return the sums of the rows, chunk by chunk.
+def _on_one(x: Any, more: Any, centre: Any, natural: Any, quadratic: Quadratic) -> MixtureSums:
+    return _scan(x, more, centre, natural, quadratic)
+
+
+def _scan(x: Any, more: Any, centre: Any, natural: Any, quadratic: Quadratic) -> MixtureSums:
+    """Return the sums of rows that lie on one device.
 
     The last chunk is as long as the others: it starts earlier, and leaves out the rows that have been visited.
     """

@@ -10,9 +10,23 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 import latentzoo as lz  # noqa: E402
 from latentzoo.inference import accumulate  # noqa: E402
+from latentzoo.inference.kernels.mixture import mixture_sums  # noqa: E402
+from latentzoo.inference.kernels.moments import Moments  # noqa: E402
+
+rng = np.random.default_rng(0)
+x, more = rng.normal(size=(8 * 700, 2)), rng.gamma(2.0, size=(8 * 700, 1))
+moments, natural = Moments(x, np.array([0.5, -0.5]), "squares", more), rng.normal(size=(6, 3))
+wanted = mixture_sums(moments, natural)
+with jax.enable_x64(True):
+    rows = NamedSharding(jax.make_mesh((devices,), ("rows",)), PartitionSpec("rows"))
+    spread = moments._replace(x=jax.device_put(x, rows), more=jax.device_put(more, rows))
+    assert len(spread.x.sharding.device_set) == devices
+    for found, target in zip(mixture_sums(spread, natural), wanted, strict=True):
+        np.testing.assert_allclose(np.asarray(found), target, rtol=1e-12, atol=1e-9)
 
 zoo = lz.get("earthquakes", num_components=3)
 data = zoo.simulate(seed=0, num_rows=8 * 700 + 3)[0]  # does not divide evenly
@@ -27,9 +41,9 @@ def e_step(*arguments: Any) -> Any:
     return zoo.closed_form.e_step(*arguments)
 
 
-found = accumulate.on_devices(e_step)(params, data, prior, zoo.spec)
+sums = accumulate.on_devices(e_step)(params, data, prior, zoo.spec)
 assert where == {len(data.location) // devices, len(data.location) % devices}
-for one, other in zip(found, zoo.closed_form.e_step(params, data, prior, zoo.spec), strict=True):
+for one, other in zip(sums, zoo.closed_form.e_step(params, data, prior, zoo.spec), strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-9)
 
 for name, method in (("gaussian_mixture", "em"), ("earthquakes", "cavi")):
