@@ -123,10 +123,9 @@ def measured(one: Curve, context: Context) -> Iterator[Row]:
 
 def _exponent(row: "partial[Row]", one: Curve, points: Sequence[tuple[float, float]], busy: str, judged: bool) -> Row:
     """Return the fitted exponent. Of a quick bench's few rows, and of a busy machine, it is told and not judged."""
-    slope, half = exponent(*zip(*points, strict=True))
-    first, last = points[0][0], points[-1][0]
-    note = f"{slope:.3f} ± {half:.3f}, {LEVEL:.0%}, from {one.symbol} = {first:,} to {last:,}"
-    fixed, each, off = line(*zip(*points, strict=True))
+    sizes, costs = zip(*points, strict=True)
+    (slope, half), (fixed, each, off) = exponent(sizes, costs), line(sizes, costs)
+    note = f"{slope:.3f} ± {half:.3f}, {LEVEL:.0%}, from {one.symbol} = {sizes[0]:,} to {sizes[-1]:,}"
     note += f"; {_duration(fixed)} + {_duration(each)} x {one.symbol} is off by {off:.0%} at most"
     note += f"; {busy}" if busy else ""
     if one.claim is None:
@@ -155,8 +154,9 @@ def line(values: Sequence[float], costs: Sequence[float]) -> tuple[float, float,
 
     What is done once, whatever the size, makes an exponent less than one, and is told apart by it.
     """
-    slope, fixed = np.polyfit(values, costs, 1, w=1.0 / np.asarray(costs))
-    errors = (fixed + slope * np.asarray(values)) / np.asarray(costs) - 1.0
+    sizes, seconds = np.asarray(values), np.asarray(costs)
+    slope, fixed = np.polyfit(sizes, seconds, 1, w=1.0 / seconds)
+    errors = (fixed + slope * sizes) / seconds - 1.0
     return float(fixed), float(slope), float(np.abs(errors).max())
 
 
@@ -178,7 +178,8 @@ def section(rows: Sequence[Row], folder: Path) -> str:
     """Return the table of the exponents, that of the memory, and the picture."""
     intro = (
         "Seconds an iteration are medians over repeats; each curve is measured in a process of its own, its sizes in"
-        " turn. An exponent is fitted by least squares on logarithms. What is held fixed is N = 1,000,000 (quick:"
+        " turn. An exponent is fitted by least squares on logarithms, and beside it a line: what is done once, and what"
+        " grows, with its largest relative error. What is held fixed is N = 1,000,000 (quick:"
         f" {_SMALL:,}), K = 16, D = 2; of bigrams V = 20,000 and 32 classes, whose tables cost the same however few"
         " bigrams there are. Memory is the peak beyond the data."
     )

@@ -16,6 +16,7 @@ from latentzoo.benchmarks.report import link, mark, number, table
 from latentzoo.benchmarks.results import Row
 from latentzoo.benchmarks.runner import Context, Unit
 from latentzoo.inference.fit import fit
+from latentzoo.inference.pictures import write
 from latentzoo.inference.registry import Entry, get
 from latentzoo.inference.result import Fit
 from latentzoo.models.language.contract import Params
@@ -89,7 +90,7 @@ def _swept(context: Context) -> Iterator[Row]:
     yield _jump(partial(row, variant=problem.name), branches[0])
     rates = by_rate(problem, LEARNING_RATES[quick], NUM_STARTS[quick], SVI_STEPS[quick], context.seed)
     yield from _by_rate(partial(row, variant=problem.name, library="numpyro"), problem, rates)
-    two_modes_picture.save(problem.prior, sweeps, branches, rates, context.folder / PICTURE)
+    write(two_modes_picture.draw(problem.prior, sweeps, branches, rates), context.folder / PICTURE)
 
 
 # --- which starts lead where ----------------------------------------------------------------------------------------

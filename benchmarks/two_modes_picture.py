@@ -1,17 +1,17 @@
 """The picture of the suite: all fits over the target, the optima by alpha, and which start leads where."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import norm
 
-from latentzoo.inference.pictures import new_figure, write
+from latentzoo.inference.pictures import new_figure
 from latentzoo.inference.pictures.two_modes import draw_target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from latentzoo.benchmarks.two_modes import Sweep
 
@@ -19,10 +19,8 @@ WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # that are written at the axis
 LEFT, ACROSS, RIGHT, BETWEEN, INCLUSIVE = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#333333"
 
 
-def save(
-    prior: Any, sweeps: Mapping[float, "Sweep"], branches: Sequence[np.ndarray], rates: "Sweep", path: Path
-) -> None:
-    """Write the picture; its folder is made if need be. The first of the sweeps is of the target that is drawn."""
+def draw(prior: Any, sweeps: Mapping[float, "Sweep"], branches: Sequence[np.ndarray], rates: "Sweep") -> "Figure":
+    """Return the figure. The first of the sweeps is of the target that is drawn."""
     figure = new_figure(12.5, 7.4)
     grid = figure.add_gridspec(2, 3, height_ratios=(1.0, 1.0))
     apart = next(iter(sweeps))
@@ -39,7 +37,7 @@ def save(
     axes.set_title(f"exclusive, SVI from sd 1: modes at ±{apart:g}", fontsize="medium")
     axes.set_yticks(rates.others, [f"{rate:g}" for rate in rates.others])
     figure.suptitle("One Gaussian on two modes: what is found depends on the divergence and on the start")
-    write(figure, path)
+    return figure
 
 
 def _fits(axes: "Axes", prior: Any, sweep: "Sweep", branches: Sequence[np.ndarray]) -> None:

@@ -78,7 +78,7 @@ def on_devices(e_step: EStep) -> EStep:
         of_all = jax.shard_map(each, mesh=mesh, in_specs=(same, over, same), out_specs=rows.spec, check_vma=False)
         return of_all(params, data, prior)
 
-    on_one, on_all = (jax.jit(function, static_argnames="spec") for function in (own, spread))
+    on_one, on_all = (jax.jit(function, static_argnums=3) for function in (own, spread))
 
     def place(data: Any) -> Iterator[tuple[EStep, Any]]:
         length, even = num_rows(data) or 0, (num_rows(data) or 0) // mesh.size * mesh.size
@@ -91,7 +91,7 @@ def on_devices(e_step: EStep) -> EStep:
         with jax.enable_x64(True):
             if not placed or placed[0] is not data:
                 placed[:] = [data, *place(data)]
-            parts = [step(params, part, prior, spec=spec) for step, part in placed[1:]]
+            parts = [step(params, part, prior, spec) for step, part in placed[1:]]
             # The host adds them up: the devices need not wait for each other.
             return add(map_leaves(lambda _, leaf: np.asarray(leaf).sum(0), part) for part in parts)
 

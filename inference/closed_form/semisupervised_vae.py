@@ -36,7 +36,7 @@ from scipy.special import log_softmax, logsumexp
 
 from latentzoo.guides.semisupervised_vae import Phi
 from latentzoo.inference import label_baselines
-from latentzoo.inference.accumulate import CHUNK_ROWS, by_rows
+from latentzoo.inference.accumulate import by_rows
 from latentzoo.inference.backward import Tape, backward, forward
 from latentzoo.inference.codes import (
     Gaussian,
@@ -223,7 +223,7 @@ def metrics(log_density: float, params: Params, data: Data, spec: Spec) -> dict[
     known = np.asarray(data.label) >= 0
     if not known.any():
         return {}
-    most_probable = by_rows(lambda part: classified(params, part, spec).log_softmax.argmax(0), data, CHUNK_ROWS)
+    most_probable = by_rows(lambda part: classified(params, part, spec).log_softmax.argmax(0), data)
     right = (most_probable == data.label)[known]
     return {"num_labelled": float(known.sum()), "accuracy": float(right.mean())}
 

@@ -99,6 +99,7 @@ def test_a_linear_cost_and_flat_memory_hold(bench: Callable[..., list[Row]], tmp
     assert (
         "| gaussian_mixture, numba, by N | 1 | 1 | yes | 1.000 ± 0.000, 95%, from N = 100,000 to 10,000,000; " in text
     )
+    assert " + 10.00 ns x N is off by 0% at most |" in text
     assert "![cost against size]" in text
 
 
