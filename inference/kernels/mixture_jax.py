@@ -13,8 +13,8 @@ from jaxtyping import Float
 from latentzoo.inference.kernels.mixture_numpy import MixtureSums
 from latentzoo.inference.kernels.moments import Moments, Quadratic, features
 
-# Rows of a chunk: what fits a core's cache, and what keeps an accelerator busy.
-_CHUNK_ON_CPU, _CHUNK = 2**11, 2**17
+# Rows of a chunk: what fits a core's cache and is not worth several threads, and what keeps an accelerator busy.
+_CHUNK_ON_CPU, _CHUNK = 2**8, 2**17
 
 
 def sums(moments: Moments, natural: Float[Any, "features components"]) -> MixtureSums:

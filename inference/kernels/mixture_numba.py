@@ -1,7 +1,7 @@
 """The sums of a mixture in numba: blocks of rows whose logits stay in the first-level cache.
 
 What makes it fast: logits in base two, whose exponential takes fewest operations; four components by four features at
-a time, so that each number that is loaded is used four times; one logarithm for eight rows; and the features, fewer
+a time, so that each number that is loaded is used four times; one logarithm for 32 rows; and the features, fewer
 than the components, are what is divided by the totals. Components are filled up to a multiple of four with some of
 weight zero, features with zeros, and the last block with rows that count for nothing: no loop has a remainder.
 """
@@ -19,6 +19,7 @@ from latentzoo.inference.kernels.numba_loops import FUSED, REORDERED, compiled, 
 from latentzoo.inference.kernels.threads import share
 
 _BLOCK = 256  # rows: those of 16 components are 32 KB in double precision
+_LOGARITHMS = 8  # for each block: as many as a vector unit has lanes
 _SPANS = 64  # at most; they are the same whatever the cores, and so are the sums
 _SPAN_BYTES = 2**22  # of the totals of all spans together
 _LOG_2 = math.log(2.0)
@@ -170,18 +171,24 @@ def _exponentials(weight: Any, top: Any, total: Any) -> None:
             total[b] += w0 + w1
 
 
-@compiled(FUSED)
+@compiled(REORDERED)
 def _log_normaliser(top: Any, total: Any, length: Any) -> Any:
-    """Return the sum of the log normalisers; rows beyond the length add nothing."""
+    """Return the sum of the log normalisers; rows beyond the length add nothing.
+
+    A total is at most the number of components, so that the product of 32 does not overflow.
+    """
     top[length:] = 0
     total[length:] = 1
-    log_normaliser = 0.0
-    for begin in range(0, _BLOCK, 8):
-        product, exponent = 1.0, 0.0
-        for b in range(begin, begin + 8):  # a total is at most the number of components: no overflow
-            product *= np.float64(total[b])
-            exponent += np.float64(top[b])
-        log_normaliser += exponent * _LOG_2 + math.log(product)
+    exponent = 0.0
+    for b in range(_BLOCK):
+        exponent += np.float64(top[b])
+    product = np.ones(_LOGARITHMS)
+    for begin in range(0, _BLOCK, _LOGARITHMS):
+        for i in range(_LOGARITHMS):
+            product[i] *= np.float64(total[begin + i])
+    log_normaliser = exponent * _LOG_2
+    for i in range(_LOGARITHMS):
+        log_normaliser += math.log(product[i])
     return log_normaliser
 
 
