@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -130,6 +130,22 @@ def _start(zoo: Entry, init: Params | Fit, like: Params, own: bool) -> Params:
 # --- methods that climb a bound ---------------------------------------------------------------------------------------
 
 
+class _Ended(NamedTuple):
+    """A run from one start, its bound with the Monte Carlo error, and the state that SVI would go on from."""
+
+    run: Run
+    elbo: float
+    error: float
+    state: dict[str, np.ndarray]
+
+    def restart(self, task: Task) -> Restart:
+        """Return what the fit tells of it."""
+        run = self.run
+        return Restart(
+            self.elbo, run.converged, int(run.trace.step[-1]), run.params, task.flaw(run.params), _known(run.score)
+        )
+
+
 def _climbed(
     task: Task,
     first: Params,
@@ -143,45 +159,41 @@ def _climbed(
     """Run a method from each start and keep the best."""
     saved = None if checkpoint is None else checkpoint.read(first)
     state, record = (state, Record()) if saved is None else saved
-    runs: list[Run] = []
-    bounds: list[tuple[float, float]] = []
-    states: list[dict[str, np.ndarray]] = []
+    ended: list[_Ended] = []
     with progress_bar(f"{task.zoo.name} {task.label}", task.num_steps * num_restarts, progress) as update:
         for restart, (seed, start) in enumerate(_starts(task, first, num_restarts)):
             kept: dict[str, np.ndarray] = {} if restart else state
-            steps = _steps(task, guide, start, seed, kept)
-            runs.append(
-                drive(
-                    steps,
-                    num_steps=task.num_steps,
-                    max_seconds=task.max_seconds,
-                    bound=lambda params: task.zoo.elbo(params, task.data, task.prior),
-                    score=task.score,
-                    patience=task.patience,
-                    keep_history=keep_history,
-                    report=partial(_report, update, task, restart, kept, checkpoint),
-                    record=record,
-                )
+            run = drive(
+                _steps(task, guide, start, seed, kept),
+                num_steps=task.num_steps,
+                max_seconds=task.max_seconds,
+                bound=lambda params: task.zoo.elbo(params, task.data, task.prior),
+                score=task.score,
+                patience=task.patience,
+                keep_history=keep_history,
+                report=partial(_report, update, task, restart, kept, checkpoint),
+                record=record,
             )
             if checkpoint is not None:
                 checkpoint.write_now(kept, record)
             record = Record()
-            bounds.append(_bound(task, guide, runs[-1]))
-            states.append(svi.at_rest(kept))
-    restarts = tuple(
-        Restart(elbo, run.converged, int(run.trace.step[-1]), run.params, task.flaw(run.params), _known(run.score))
-        for run, (elbo, _) in zip(runs, bounds, strict=True)
-    )
-    chosen = max(range(len(runs)), key=lambda index: _rank(restarts[index]))
-    best, (elbo, error) = runs[chosen], bounds[chosen]
+            ended.append(_Ended(run, *_bound(task, guide, run), svi.at_rest(kept)))
+    return _best(task, guide, ended)
+
+
+def _best(task: Task, guide: OwnGuide | None, ended: list[_Ended]) -> Fit:
+    """Return the fit of the best run, with a note where it has not converged, or has a flaw."""
+    restarts = tuple(each.restart(task) for each in ended)
+    chosen = max(range(len(ended)), key=lambda index: _rank(restarts[index]))
+    best, elbo, error, state = ended[chosen]
     if not np.isfinite(elbo):
         raise UserError(
             f"{best.reason}: the prior or the data are too extreme for float64; change their units or scale"
         )
     if not best.converged:
-        warnings.warn(f"{task.label} has not converged: {best.reason}", Note, stacklevel=3)
+        warnings.warn(f"{task.label} has not converged: {best.reason}", Note, stacklevel=4)
     if restarts[chosen].flaw:
-        warnings.warn(restarts[chosen].flaw, Note, stacklevel=3)
+        warnings.warn(restarts[chosen].flaw, Note, stacklevel=4)
     return Fit(
         entry=task.zoo,
         prior=task.prior,
@@ -192,13 +204,13 @@ def _climbed(
         elbo=elbo,
         elbo_error=error,
         trace=best.trace,
-        compile_seconds=sum(run.compile_seconds for run in runs),
+        compile_seconds=sum(each.run.compile_seconds for each in ended),
         converged=best.converged,
         reason=best.reason,
         restarts=restarts,
         versions=versions(),
         guide=guide,
-        state=states[chosen],
+        state=state,
         history=best.history,
         data=task.data,
     )

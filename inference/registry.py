@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from latentzoo.inference import arguments
 from latentzoo.inference.losses import Losses
 from latentzoo.models.language import contract
 from latentzoo.models.language.binding import Bound
@@ -171,27 +172,7 @@ class Entry:
         """
         if not isinstance(prior, self.Prior):
             raise UserError(f"prior is a {type(prior).__name__}: give {self.name}'s Prior, zoo.prior(data, ...)")
-        return self._check_prior(prior, self.model_room.default_prior(data, self.spec), data)
-
-    def _check_prior(self, prior: Any, default: Any, data: Any) -> Any:
-        if all(given is kept for given, kept in zip(prior, self.without_priors(prior), strict=True)):
-            default = self.without_priors(default)
-        for field, value, usual in zip(prior._fields, prior, default, strict=True):
-            if value is None and usual is not None:
-                raise UserError(
-                    f"prior.{field} is missing: this model ({self.spec}) needs it; zoo.prior(data) gives one"
-                )
-            if value is not None and usual is None:
-                raise UserError(f"prior.{field} has no place in this model ({self.spec}): leave it out")
-        checked = contract.check(prior, self.spec, "prior", contract.sizes(data))
-        found, wanted = contract.leaves(checked), contract.leaves(default)
-        for field in [*wanted, *found] if data is not None else ():
-            if field not in found or field not in wanted:
-                known = "is missing" if field in wanted else "has no place in this model"
-                raise UserError(f"prior.{field} {known}: there is {', '.join(wanted)}")
-            if np.shape(found[field]) != np.shape(wanted[field]):
-                raise UserError(f"prior.{field} has shape {np.shape(found[field])}: give {np.shape(wanted[field])}")
-        return checked
+        return arguments.prior(self, prior, self.model_room.default_prior(data, self.spec), data)
 
     def without_priors(self, prior: Any) -> Any:
         """Return the prior as methods without priors take it: without those of point parameters, which are optional."""
@@ -217,7 +198,7 @@ class Entry:
         data = None if data is None else self.check(data)
         default = self.model_room.default_prior(data, self.spec)
         filled = {name: _filled(value, getattr(default, name)) for name, value in given.items()}
-        return self._check_prior(default._replace(**filled), default, data)
+        return arguments.prior(self, default._replace(**filled), default, data)
 
     def init(self, data: Any, prior: Any = None, seed: int = 0, method: str | None = None) -> Params:
         """Return the parameters that a method, by default the first, starts from.
@@ -256,36 +237,7 @@ class Entry:
         ------
         UserError: a field that this Spec needs is missing, has no place in it, or has another shape.
         """
-        if not isinstance(params, Params):
-            raise UserError(f"params is a {type(params).__name__}: give zoo.init(data, prior), or Params(theta, phi)")
-        sizes: dict[str, int] = {}
-        trees = zip(Params._fields, params, (self.Theta, self.Phi), strict=True)
-        checked = self._completed(Params(*(self._check_tree(role, tree, kind, sizes) for role, tree, kind in trees)))
-        given, wanted = contract.leaves(checked), contract.leaves(like or checked)
-        local = {f"phi.{field}" for field in self.guide_room.LOCAL}
-        for name in [*wanted, *given]:
-            if name not in given:
-                raise UserError(f"params.{name} is missing: this model ({self.spec}) needs it")
-            if name not in wanted and name not in local:
-                raise UserError(f"params.{name} has no place in this model ({self.spec}): leave it out")
-            if name in wanted and np.shape(given[name]) != np.shape(wanted[name]):
-                raise UserError(f"params.{name} has shape {np.shape(given[name])}: give {np.shape(wanted[name])}")
-        if hasattr(self.guide_room, "check_params"):
-            self.guide_room.check_params(checked, self.spec)
-        return checked
-
-    def _completed(self, params: Params) -> Params:
-        """Return the params with an empty phi beside point parameters: every q is then at its optimum."""
-        if params.theta is None or params.phi is not None or set(self.Phi._fields) - set(self.Phi._field_defaults):
-            return params
-        return params._replace(phi=self.Phi())
-
-    def _check_tree(self, role: str, tree: Any, kind: Any, sizes: dict[str, int]) -> Any:
-        if tree is None:
-            return None
-        if not isinstance(tree, kind):
-            raise UserError(f"params.{role} is a {type(tree).__name__}: give {self.name}'s {kind.__name__}")
-        return contract.check(tree, self.spec, f"params.{role}", sizes)
+        return arguments.params(self, params, like)
 
     def params(self, store: Any) -> Params:
         """Return the parameters that a library's optimiser holds: Pyro's parameter store, or NumPyro's dict.
@@ -304,7 +256,7 @@ class Entry:
             raise UserError(f"no parameter of {self.name} is in this store: its names begin with 'theta.' or 'phi.'")
         kinds = {"theta": self.Theta, "phi": self.Phi}
         trees = {role: contract.from_leaves(kinds[role], at, role) for role, at in found.items() if at}
-        return self._completed(Params(**trees))
+        return arguments.completed(self, Params(**trees))
 
     # --- files and simulation ---
 
