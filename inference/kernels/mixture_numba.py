@@ -1,9 +1,10 @@
 """The sums of a mixture in numba: blocks of rows whose logits stay in the first-level cache.
 
 What makes it fast: logits in base two, whose exponential takes fewest operations; four components by four features at
-a time, so that each number that is loaded is used four times; one logarithm for 32 rows; and the features, fewer
-than the components, are what is divided by the totals. Components are filled up to a multiple of four with some of
-weight zero, features with zeros, and the last block with rows that count for nothing: no loop has a remainder.
+a time, so that each number that is loaded is used four times; one logarithm for 32 rows; the features, fewer than the
+components, are what is divided by the totals; and the next block is on its way from memory meanwhile. Components are
+filled up to a multiple of four with some of weight zero, features with zeros, and the last block with rows that count
+for nothing: no loop has a remainder.
 """
 
 import math
@@ -15,7 +16,7 @@ from jaxtyping import Float
 
 from latentzoo.inference.kernels.mixture_numpy import MixtureSums, cuts
 from latentzoo.inference.kernels.moments import Moments
-from latentzoo.inference.kernels.numba_loops import FUSED, REORDERED, compiled, exp2
+from latentzoo.inference.kernels.numba_loops import FUSED, REORDERED, compiled, exp2, prefetch
 from latentzoo.inference.kernels.threads import share
 
 _BLOCK = 256  # rows: those of 16 components are 32 KB in double precision
@@ -71,7 +72,10 @@ def _span(x: Any, centre: Any, quadratic: Any, more: Any, natural: Any, start: A
         _fill(x, centre, quadratic, more, begin, length, feature)
         _logits(natural, feature, weight)
         _maxima(weight, top)
-        _exponentials(weight, top, total)
+        total[:] = 0
+        for k in range(0, num_components, 2):
+            _exponentials(weight[k], weight[k + 1], top, total)
+            _ask_for(x, begin + _BLOCK, k, num_components)
         log_normaliser += _log_normaliser(top, total, length)
         _divide(feature, total, length)
         _statistics(weight, feature, part)
@@ -160,15 +164,20 @@ def _maxima(weight: Any, top: Any) -> None:
 
 
 @compiled(FUSED)
-def _exponentials(weight: Any, top: Any, total: Any) -> None:
-    """Turn logits into weights, the largest of which is one, and add them up."""
-    total[:] = 0
-    for k in range(0, weight.shape[0], 2):
-        l0, l1 = weight[k], weight[k + 1]
-        for b in range(_BLOCK):
-            w0, w1 = exp2(l0[b] - top[b]), exp2(l1[b] - top[b])
-            l0[b], l1[b] = w0, w1
-            total[b] += w0 + w1
+def _exponentials(l0: Any, l1: Any, top: Any, total: Any) -> None:
+    """Turn the logits of two components into weights, the largest of which is one, and add them up."""
+    for b in range(_BLOCK):
+        w0, w1 = exp2(l0[b] - top[b]), exp2(l1[b] - top[b])
+        l0[b], l1[b] = w0, w1
+        total[b] += w0 + w1
+
+
+@compiled(FUSED)
+def _ask_for(x: Any, begin: Any, k: Any, num_components: Any) -> None:
+    """Ask for the rows of a block, those for two components: for all at once there would be a queue."""
+    size = _BLOCK * x.shape[1] * x.itemsize
+    for byte in range(size * k // num_components, size * (k + 2) // num_components, 64):
+        prefetch(x, begin * x.strides[0] + byte)
 
 
 @compiled(REORDERED)

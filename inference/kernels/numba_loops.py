@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 # A product and a sum may be rounded once; NaN and infinities stay what they are.
 FUSED = {"contract", "nsz"}
@@ -28,6 +29,21 @@ def compiled(flags: set[str]) -> Callable[[Callable[..., Any]], Any]:
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a function of numbers into the loops that call it."""
     return njit(fastmath=FUSED, forceinline=True)(function)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(_: Any, array: Any, byte: Any) -> Any:
+    """Ask for the line of the cache at a byte of an array, and do not wait for it; where there is none, do nothing."""
+
+    def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        start = builder.bitcast(context.make_array(signature.args[0])(context, builder, values[0]).data, pointer)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+        ask = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        builder.call(ask, [builder.gep(start, [values[1]]), flag(0), flag(3), flag(1)])  # to read, all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generated
 
 
 def exp2(y: Any) -> Any:
