@@ -64,6 +64,12 @@ def raw_cholesky(matrix: Float[Any, "*batch d d"]) -> Float[Any, "*batch d d"]:
     return xp.tril(factor, -1) + diagonal[..., None] * xp.eye(matrix.shape[-1])
 
 
+def _log_softmax(x: Float[np.ndarray, "*batch"], axis: int) -> Float[np.ndarray, "*batch"]:
+    """Return what SciPy's function does, which takes three times as long: as much as half of an M step."""
+    below = x - x.max(axis, keepdims=True)
+    return below - np.log(np.exp(below).sum(axis, keepdims=True))
+
+
 # A core dimension of matrices behind any batch; SciPy's and JAX's own solvers do not broadcast.
 _SOLVE = "(d,d),(d,n)->(d,n)"
 
@@ -73,7 +79,7 @@ _NUMPY = SimpleNamespace(
     gammaln=scipy.special.gammaln,
     erfc=scipy.special.erfc,
     logsumexp=scipy.special.logsumexp,
-    log_softmax=scipy.special.log_softmax,
+    log_softmax=_log_softmax,
     softmax=scipy.special.softmax,
     one_hot=lambda index, size, like: (np.asarray(index)[..., None] == np.arange(size)).astype(like.dtype),
     solve_triangular=np.vectorize(functools.partial(scipy.linalg.solve_triangular, lower=True), signature=_SOLVE),

@@ -1,10 +1,12 @@
 """The sums of a mixture in numba: blocks of rows whose logits stay in the first-level cache.
 
 What makes it fast: logits in base two, whose exponential takes fewest operations; four components by four features at
-a time, so that each number that is loaded is used four times; one logarithm for 32 rows; the features, fewer than the
-components, are what is divided by the totals; and the next block is on its way from memory meanwhile. Components are
-filled up to a multiple of four with some of weight zero, features with zeros, and the last block with rows that count
-for nothing: no loop has a remainder.
+a time, so that each number that is loaded is used four times; one logarithm for as many rows as a product of their
+totals may have; the features, fewer than the components, are what is divided by the totals, while they are used for
+the first time; and the next block is on its way from memory meanwhile. Components are filled up to a multiple of four
+with some of weight zero, features with zeros, and the last block with rows that count for nothing: no loop has a
+remainder. Loops fill arrays from end to end, since an assignment to a slice and an array made for each block cost as
+much as some of these loops.
 """
 
 import math
@@ -20,7 +22,6 @@ from latentzoo.inference.kernels.numba_loops import FUSED, REORDERED, compiled, 
 from latentzoo.inference.kernels.threads import share
 
 _BLOCK = 256  # rows: those of 16 components are 32 KB in double precision
-_LOGARITHMS = 8  # for each block: as many as a vector unit has lanes
 _SPANS = 64  # at most; they are the same whatever the cores, and so are the sums
 _SPAN_BYTES = 2**22  # of the totals of all spans together
 _LOG_2 = math.log(2.0)
@@ -31,18 +32,17 @@ def sums(moments: Moments, natural: Float[np.ndarray, "features components"]) ->
     """Return the sums of components that are all alive, as `mixture.mixture_sums` promises."""
     x, centre, quadratic, more = moments
     num_features, num_components = natural.shape
-    logits = _padded(natural / _LOG_2, x.dtype)
+    logits, centre = _padded(natural / _LOG_2, x.dtype), np.asarray(centre, np.float64)
     at_most = max(1, min(_SPANS, _SPAN_BYTES // (8 * logits.size)))
     spans = cuts(len(x), _BLOCK, at_most)
     log_normaliser, statistics = np.zeros(len(spans)), np.zeros((len(spans), *logits.shape))
+    code = _CODES[quadratic]
     rest = np.empty((len(x), 0), x.dtype) if more is None else more
 
     def take_spans(todo: Iterator[int]) -> None:
         for i in todo:
             rows = spans[i]
-            log_normaliser[i] = _span(
-                x, np.asarray(centre, np.float64), _CODES[quadratic], rest, logits, rows.start, rows.stop, statistics[i]
-            )
+            log_normaliser[i] = _span(x, centre, code, rest, logits, rows.start, rows.stop, statistics[i])
 
     share(range(len(spans)), take_spans)
     return MixtureSums(log_normaliser.sum(), statistics.sum(0)[:num_features, :num_components])
@@ -64,6 +64,7 @@ def _span(x: Any, centre: Any, quadratic: Any, more: Any, natural: Any, start: A
     feature = np.zeros((num_features, _BLOCK), x.dtype)
     weight = np.empty((num_components, _BLOCK), x.dtype)
     top, total = np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype)
+    product = np.empty(_BLOCK // 2)
     part = np.empty((num_features, num_components), x.dtype)
     here = np.zeros((num_features, num_components))  # threads that add side by side would fight for a line of the cache
     log_normaliser = 0.0
@@ -72,12 +73,11 @@ def _span(x: Any, centre: Any, quadratic: Any, more: Any, natural: Any, start: A
         _fill(x, centre, quadratic, more, begin, length, feature)
         _logits(natural, feature, weight)
         _maxima(weight, top)
-        total[:] = 0
         for k in range(0, num_components, 2):
-            _exponentials(weight[k], weight[k + 1], top, total)
+            _exponentials(weight, k, top, total)
             _ask_for(x, begin + _BLOCK, k, num_components)
-        log_normaliser += _log_normaliser(top, total, length)
-        _divide(feature, total, length)
+        log_normaliser += _log_normaliser(top, total, length, num_components, product)
+        _invert(total, length, feature[0])
         _statistics(weight, feature, part)
         for p in range(num_features):
             for k in range(num_components):
@@ -90,8 +90,11 @@ def _span(x: Any, centre: Any, quadratic: Any, more: Any, natural: Any, start: A
 def _fill(x: Any, centre: Any, quadratic: Any, more: Any, begin: Any, length: Any, feature: Any) -> None:
     """Write the features of a block but the first, which is one: rows beyond its length are at the centre."""
     size = x.shape[1]
-    for i in range(size):
-        _write(x[begin : begin + length, i], centre[i], feature[1 + i])
+    if size == 2:
+        _write_both(x[begin : begin + length], centre, feature[1], feature[2])
+    else:
+        for i in range(size):
+            _write(x[begin : begin + length, i], centre[i], feature[1 + i])
     last = 1 + size
     if quadratic == 1:
         for i in range(size):
@@ -124,7 +127,19 @@ def _write(values: Any, centre: Any, column: Any) -> None:
     """Write values less their centre, and zeros in the place of those that are missing."""
     for b in range(len(values)):
         column[b] = values[b] - centre
-    column[len(values) :] = 0
+    for b in range(len(values), _BLOCK):
+        column[b] = 0
+
+
+@compiled(FUSED)
+def _write_both(rows: Any, centre: Any, one: Any, other: Any) -> None:
+    """Write rows of two numbers as `_write` does each: they are read as whole vectors, their distance being known."""
+    if rows.shape[1] == 2:  # which tells the compiler
+        for b in range(len(rows)):
+            one[b] = rows[b, 0] - centre[0]
+            other[b] = rows[b, 1] - centre[1]
+    for b in range(len(rows), _BLOCK):
+        one[b], other[b] = 0, 0
 
 
 @compiled(REORDERED)
@@ -152,11 +167,12 @@ def _logits(natural: Any, feature: Any, weight: Any) -> None:
 @compiled(FUSED)
 def _maxima(weight: Any, top: Any) -> None:
     """Write the largest logit of each row."""
-    top[:] = np.finfo(top.dtype).min  # finite: -inf - -inf would be NaN
+    lowest = np.finfo(top.dtype).min  # finite: -inf - -inf would be NaN
     for k in range(0, weight.shape[0], 4):
         l0, l1, l2, l3 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
+        first = k == 0
         for b in range(_BLOCK):
-            largest = top[b]
+            largest = lowest if first else top[b]
             largest = l0[b] if l0[b] > largest else largest
             largest = l1[b] if l1[b] > largest else largest
             largest = l2[b] if l2[b] > largest else largest
@@ -164,12 +180,15 @@ def _maxima(weight: Any, top: Any) -> None:
 
 
 @compiled(FUSED)
-def _exponentials(l0: Any, l1: Any, top: Any, total: Any) -> None:
+def _exponentials(weight: Any, k: Any, top: Any, total: Any) -> None:
     """Turn the logits of two components into weights, the largest of which is one, and add them up."""
+    l0, l1 = weight[k], weight[k + 1]
+    zero = total.dtype.type(0)
+    first = k == 0
     for b in range(_BLOCK):
         w0, w1 = exp2(l0[b] - top[b]), exp2(l1[b] - top[b])
         l0[b], l1[b] = w0, w1
-        total[b] += w0 + w1
+        total[b] = (zero if first else total[b]) + (w0 + w1)
 
 
 @compiled(FUSED)
@@ -181,43 +200,40 @@ def _ask_for(x: Any, begin: Any, k: Any, num_components: Any) -> None:
 
 
 @compiled(REORDERED)
-def _log_normaliser(top: Any, total: Any, length: Any) -> Any:
+def _log_normaliser(top: Any, total: Any, length: Any, num_components: Any, product: Any) -> Any:
     """Return the sum of the log normalisers; rows beyond the length add nothing.
 
-    A total is at most the number of components, so that the product of 32 does not overflow.
+    A total is at most the number of components, which tells how many of them have a product that does not overflow.
     """
-    top[length:] = 0
-    total[length:] = 1
-    exponent = 0.0
-    for b in range(_BLOCK):
-        exponent += np.float64(top[b])
-    product = np.ones(_LOGARITHMS)
-    for begin in range(0, _BLOCK, _LOGARITHMS):
-        for i in range(_LOGARITHMS):
-            product[i] *= np.float64(total[begin + i])
+    for b in range(length, _BLOCK):
+        top[b], total[b] = 0, 1
+    exponent, width = 0.0, _BLOCK // 2
+    for b in range(width):
+        exponent += np.float64(top[b]) + np.float64(top[width + b])
+        product[b] = np.float64(total[b]) * np.float64(total[width + b])
+    while width * 1023 > 2 * _BLOCK * math.log2(num_components):  # of twice as many totals as so far
+        width //= 2
+        for b in range(width):
+            product[b] *= product[width + b]
     log_normaliser = exponent * _LOG_2
-    for i in range(_LOGARITHMS):
-        log_normaliser += math.log(product[i])
+    for b in range(width):
+        log_normaliser += math.log(product[b])
     return log_normaliser
 
 
 @compiled(FUSED)
-def _divide(feature: Any, total: Any, length: Any) -> None:
-    """Divide the features by the totals; rows without a component, and those beyond the length, are left out."""
+def _invert(total: Any, length: Any, count: Any) -> None:
+    """Write one over the totals, and zero for rows without a component and those beyond the length."""
     one, none = total.dtype.type(1), total.dtype.type(0)
     for b in range(_BLOCK):
-        total[b] = none if total[b] < one else one / total[b]
-    total[length:] = none
-    feature[0] = total
-    for p in range(1, feature.shape[0]):
-        column = feature[p]
-        for b in range(_BLOCK):
-            column[b] *= total[b]
+        count[b] = none if total[b] < one else one / total[b]
+    for b in range(length, _BLOCK):
+        count[b] = none
 
 
 @compiled(REORDERED)
 def _statistics(weight: Any, feature: Any, out: Any) -> None:
-    """Write the sums over a block of feature x weight."""
+    """Divide the features by the totals, whose inverse the first of them is; write the sums of feature x weight."""
     zero = out.dtype.type(0)
     count = feature[0]
     for k in range(0, weight.shape[0], 4):
@@ -231,10 +247,15 @@ def _statistics(weight: Any, feature: Any, out: Any) -> None:
         out[0, k], out[0, k + 1], out[0, k + 2], out[0, k + 3] = n0, n1, n2, n3
         for p in range(1, feature.shape[0], 4):
             t0, t1, t2, t3 = feature[p], feature[p + 1], feature[p + 2], feature[p + 3]
+            first = k == 0
             a00, a01, a02, a03, a10, a11, a12, a13 = zero, zero, zero, zero, zero, zero, zero, zero
             a20, a21, a22, a23, a30, a31, a32, a33 = zero, zero, zero, zero, zero, zero, zero, zero
             for b in range(_BLOCK):
                 x0, x1, x2, x3 = t0[b], t1[b], t2[b], t3[b]
+                if first:
+                    scale = count[b]
+                    x0, x1, x2, x3 = x0 * scale, x1 * scale, x2 * scale, x3 * scale
+                    t0[b], t1[b], t2[b], t3[b] = x0, x1, x2, x3
                 r0, r1, r2, r3 = l0[b], l1[b], l2[b], l3[b]
                 a00, a01, a02, a03 = a00 + r0 * x0, a01 + r0 * x1, a02 + r0 * x2, a03 + r0 * x3
                 a10, a11, a12, a13 = a10 + r1 * x0, a11 + r1 * x1, a12 + r1 * x2, a13 + r1 * x3

@@ -142,6 +142,17 @@ def test_one_component_has_every_row(executor: str) -> None:
     np.testing.assert_allclose(found.log_normaliser, natural[:, 0] @ found.statistics[:, 0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("components", [2, 200, 1000])
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_equal_components_count_as_often_as_they_are(executor: str, components: int) -> None:
+    """Each row's total is the largest there is, the number of components: no product of them overflows."""
+    moments, natural = problem(600, 1)
+    one, all_alike = by(executor, moments, natural), by(executor, moments, np.repeat(natural, components, axis=1))
+    wanted = one.log_normaliser + 600 * np.log(components)
+    np.testing.assert_allclose(all_alike.log_normaliser, wanted, rtol=1e-13)
+    np.testing.assert_allclose(components * all_alike.statistics[:, :1], one.statistics, rtol=1e-11)
+
+
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_float32_rows_have_float64_totals(executor: str) -> None:
     moments, natural = problem(30_000, 4, np.float32)
