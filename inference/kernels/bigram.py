@@ -28,6 +28,7 @@ from latentzoo.inference.kernels.threads import share
 
 # Above this, what the exponentials lose below the range of floats is far below the rounding error of the likelihood.
 _LOW = np.sqrt(np.finfo(np.float64).tiny)
+_LOG_NUMBERS = 8  # that the logarithm of a row's likelihood needs
 
 
 class BigramSums(NamedTuple):
@@ -84,7 +85,7 @@ def bigram_sums(
             logs[impossible & (count[rows] == 0)] = 0  # 0 * -inf would be NaN
         parts.append(np.sum(count[rows] * logs))
 
-    bigrams.visit(take)
+    bigrams.visit(take, _LOG_NUMBERS)
     weightless = np.flatnonzero(found.weight == 0)
     bigrams.add_careful(weightless[count[weightless] != 0], count, found.contexts, found.words)
     # Threads deliver the parts in any order, and fsum, which rounds but once, returns the same sum in any order.
@@ -110,7 +111,7 @@ def bigram_log_normalisers(
     def take(rows: slice) -> None:
         log_normalisers[rows] = bigrams.log_likelihoods(rows, bigrams.likelihoods(rows))
 
-    bigrams.visit(take)
+    bigrams.visit(take, bigrams.line_numbers)
     return log_normalisers
 
 
@@ -157,14 +158,22 @@ class _Bigrams(NamedTuple):
         _check_indices("word", bigrams.word, len(bigrams.by_word.logs))
         return bigrams
 
-    def visit(self, take: Callable[[slice], None]) -> None:
-        """Call `take` on every chunk, a slice of the rows, from several threads, on chunks in any order."""
+    @property
+    def line_numbers(self) -> int:
+        """How many numbers the lines of both tables have that a row names."""
+        return 2 * self.by_word.logs.shape[1]
+
+    def visit(self, take: Callable[[slice], None], numbers: int) -> None:
+        """Call `take` on every chunk, a slice of the rows, from several threads, on chunks in any order.
+
+        numbers: that `take` needs for a row, which decides how many rows a chunk has.
+        """
 
         def take_chunks(todo: Iterator[slice]) -> None:
             for rows in todo:
                 take(rows)
 
-        share(self._chunks(len(self.word)), take_chunks)
+        share(bigram_numpy.chunks(len(self.word), numbers), take_chunks)
 
     def likelihoods(self, rows: slice) -> Float[np.ndarray, "some"]:
         """Return the likelihoods of some rows under the scaled tables."""
@@ -184,14 +193,13 @@ class _Bigrams(NamedTuple):
         found = np.log(np.maximum(likelihood, _LOW))
         found += self.by_context.top.take(some.context)
         found += self.by_word.top.take(some.word)
-        low = np.flatnonzero(likelihood < _LOW)
-        if len(low):
+        for low in some._few_at_once(np.flatnonzero(likelihood < _LOW)):
             found[low] = logsumexp(some._logits(low), axis=1)
         return found
 
     def add_careful(self, rows: Int[np.ndarray, "some"], count: Any, contexts: Any, words: Any) -> None:
         """Add to both tables, in place, the expected counts of rows whose likelihoods are too small for `products`."""
-        for some in (rows[part] for part in self._chunks(len(rows))):
+        for some in self._few_at_once(rows):
             logits = self._logits(some)
             possible = logits.max(axis=1) != -np.inf
             expected = count[some[possible], None] * softmax(logits[possible], axis=1)
@@ -201,8 +209,9 @@ class _Bigrams(NamedTuple):
     def _logits(self, rows: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some classes"]:
         return self.by_context.logs[self.context[rows]] + self.by_word.logs[self.word[rows]]
 
-    def _chunks(self, num_rows: int) -> list[slice]:
-        return bigram_numpy.chunks(num_rows, self.by_word.logs.shape[1])
+    def _few_at_once(self, rows: Int[np.ndarray, "some"]) -> Iterator[Int[np.ndarray, "few"]]:
+        """Yield the rows, as many at a time as their lines may take memory."""
+        return (rows[part] for part in bigram_numpy.chunks(len(rows), self.line_numbers))
 
 
 def _loops(num_rows: int) -> Any:

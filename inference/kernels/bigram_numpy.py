@@ -29,9 +29,9 @@ class Sums(NamedTuple):
     words: Float[np.ndarray, "words classes"]
 
 
-def chunks(num_rows: int, num_classes: int) -> list[slice]:
-    """Return the chunks in which rows are visited."""
-    length = max(128, _CHUNK_BYTES // (2 * max(1, num_classes) * 8))
+def chunks(num_rows: int, numbers: int) -> list[slice]:
+    """Return the chunks in which rows are visited that need so many numbers at a time."""
+    length = max(128, _CHUNK_BYTES // (8 * max(1, numbers)))
     return [slice(start, start + length) for start in range(0, num_rows, length)]
 
 
@@ -64,7 +64,7 @@ def sums(
             likelihood[rows] = found
             weight[rows] = np.where(found >= least, count[rows] / np.maximum(found, least), 0.0)
 
-    share(chunks(len(word), by_context.shape[1]), take_chunks)
+    share(chunks(len(word), 2 * by_context.shape[1]), take_chunks)
     weights = coo_array((weight, (context, word)), shape=(len(by_context), len(by_word)))
     tables = np.empty_like(by_context), np.empty_like(by_word)
     sides = (weights, by_word, by_context, tables[0]), (weights.T, by_context, by_word, tables[1])
