@@ -26,8 +26,8 @@ TOLERANCE = 0.1  # of an exponent that must be one
 MOST_GROWTH = 8.0  # MiB, from the fewest to the most rows
 LEVEL = 0.95  # of the intervals
 PICTURE = Path("scaling") / "scaling.png"
-REPEATS = {True: 2, False: 5}  # quick or not
-BUDGET = {True: 0.1, False: 0.5}  # seconds of iterations, for each point and repeat
+REPEATS = {True: 2, False: 10}  # quick or not
+BUDGET = {True: 0.1, False: 0.25}  # seconds of iterations, for each point and repeat
 
 
 class Curve(NamedTuple):

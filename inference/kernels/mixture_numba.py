@@ -211,7 +211,8 @@ def _log_normaliser(top: Any, total: Any, length: Any, num_components: Any, prod
     for b in range(width):
         exponent += np.float64(top[b]) + np.float64(top[width + b])
         product[b] = np.float64(total[b]) * np.float64(total[width + b])
-    while width * 1023 > 2 * _BLOCK * math.log2(num_components):  # of twice as many totals as so far
+    # The largest product of twice as many totals as so far is 2^(their number x log2 of the largest total).
+    while width > 1 and 2 * _BLOCK // width * math.log2(num_components) < 1023.0:
         width //= 2
         for b in range(width):
             product[b] *= product[width + b]
