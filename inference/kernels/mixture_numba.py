@@ -90,11 +90,7 @@ def _span(x: Any, centre: Any, quadratic: Any, more: Any, natural: Any, start: A
 def _fill(x: Any, centre: Any, quadratic: Any, more: Any, begin: Any, length: Any, feature: Any) -> None:
     """Write the features of a block but the first, which is one: rows beyond its length are at the centre."""
     size = x.shape[1]
-    if size == 2:
-        _write_both(x[begin : begin + length], centre, feature[1], feature[2])
-    else:
-        for i in range(size):
-            _write(x[begin : begin + length, i], centre[i], feature[1 + i])
+    _write_columns(x[begin : begin + length], centre, feature)
     last = 1 + size
     if quadratic == 1:
         for i in range(size):
@@ -132,14 +128,18 @@ def _write(values: Any, centre: Any, column: Any) -> None:
 
 
 @compiled(FUSED)
-def _write_both(rows: Any, centre: Any, one: Any, other: Any) -> None:
-    """Write rows of two numbers as `_write` does each: they are read as whole vectors, their distance being known."""
-    if rows.shape[1] == 2:  # which tells the compiler
+def _write_columns(rows: Any, centre: Any, feature: Any) -> None:
+    """Write each column of the rows. Two are read as whole vectors: the compiler then knows how far apart rows are."""
+    if rows.shape[1] == 2:
+        one, other = feature[1], feature[2]
         for b in range(len(rows)):
             one[b] = rows[b, 0] - centre[0]
             other[b] = rows[b, 1] - centre[1]
-    for b in range(len(rows), _BLOCK):
-        one[b], other[b] = 0, 0
+        for b in range(len(rows), _BLOCK):
+            one[b], other[b] = 0, 0
+    else:
+        for i in range(rows.shape[1]):
+            _write(rows[:, i], centre[i], feature[1 + i])
 
 
 @compiled(REORDERED)
@@ -239,6 +239,7 @@ def _statistics(weight: Any, feature: Any, out: Any) -> None:
     count = feature[0]
     for k in range(0, weight.shape[0], 4):
         l0, l1, l2, l3 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
+        first = k == 0
         n0, n1, n2, n3 = zero, zero, zero, zero
         for b in range(_BLOCK):
             n0 += l0[b] * count[b]
@@ -248,7 +249,6 @@ def _statistics(weight: Any, feature: Any, out: Any) -> None:
         out[0, k], out[0, k + 1], out[0, k + 2], out[0, k + 3] = n0, n1, n2, n3
         for p in range(1, feature.shape[0], 4):
             t0, t1, t2, t3 = feature[p], feature[p + 1], feature[p + 2], feature[p + 3]
-            first = k == 0
             a00, a01, a02, a03, a10, a11, a12, a13 = zero, zero, zero, zero, zero, zero, zero, zero
             a20, a21, a22, a23, a30, a31, a32, a33 = zero, zero, zero, zero, zero, zero, zero, zero
             for b in range(_BLOCK):
