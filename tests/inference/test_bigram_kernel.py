@@ -156,11 +156,13 @@ def test_classes_that_disagree_do_not_underflow(gap: float) -> None:
     assert first == pytest.approx(-2 * gap + math.log(1 + math.exp(0.5)), rel=1e-15)
 
 
-def test_many_rows_that_underflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bigram_numpy, "_CHUNK_BYTES", 0)
-    data = problem(400, 2)
-    data.log_class[:, 0] -= 1000
-    data.log_word[:, 1] -= 1000
+@pytest.mark.parametrize(("chunk_bytes", "classes"), [(0, 2), (2**15, 40)])
+def test_many_rows_that_underflow(chunk_bytes: int, classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second case visits more rows at once than it takes the lines of."""
+    monkeypatch.setattr(bigram_numpy, "_CHUNK_BYTES", chunk_bytes)
+    data = problem(400, classes)
+    data.log_class[:, ::2] -= 1000
+    data.log_word[:, 1::2] -= 1000
     assert_close(bigram_sums(*data), oracle(data))
 
 
